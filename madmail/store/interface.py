@@ -1,0 +1,280 @@
+"""What a shard's store offers, whatever keeps the data.
+
+A store belongs to exactly one shard process and is called only on that
+process's loop.  Reads return at once.  Writes block the calling greenlet until
+the change is durable (the commit group is on disk), so a caller may answer
+250 or OK as soon as a write returns.  Numbers are bytes, Unix seconds or
+counts; flags are the bits of `Flag`.
+
+After each commit, and before the writers are woken, the store calls its
+`observer` with the events of the commit group, in order.  Whoever wants to
+tell sessions listens there, so no write path can forget to.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, IntFlag
+from typing import NamedTuple, Protocol
+
+INLINE_LIMIT = 128 * 1024  # bytes; a larger body is a file of the blob directory
+
+
+class Flag(IntFlag):
+    """System flags as stored (RFC 3501 2.3.2); \\Recent is never stored."""
+
+    SEEN = 1
+    ANSWERED = 2
+    FLAGGED = 4
+    DELETED = 8
+    DRAFT = 16
+
+
+class Body(Protocol):
+    """A finished message: its octets, in memory or in a file."""
+
+    size: int
+
+    def read(self, offset: int = 0, length: int = -1) -> bytes:
+        """Octets from `offset`; at most `length`, -1 for the rest."""
+
+
+class Account(NamedTuple):
+    id: int
+    address: str  # canonical: lower case, IP literal in brackets
+    password: str  # encoded verifier, see account.password
+    created_day: int  # Unix time, rounded down to the day
+    last_login_day: int  # 0 = never
+    quota: int  # bytes; -1 = the relay's default
+
+
+class Mailbox(NamedTuple):
+    id: int
+    account_id: int
+    name: str  # INBOX in upper case; hierarchy delimiter '/'
+    uid_validity: int
+    uid_next: int
+    highest_modseq: int
+    messages: int
+    unseen: int
+    size: int  # bytes, all messages
+    special_use: str  # '\\Sent' …, or ''
+
+
+class Message(NamedTuple):
+    uid: int
+    flags: int
+    keywords: tuple[str, ...]
+    internal_date: int
+    size: int
+    modseq: int
+    body_id: int
+
+
+class Appended(NamedTuple):
+    mailbox_id: int
+    uids: Sequence[int]
+    modseq: int
+
+
+class FlagsChanged(NamedTuple):
+    mailbox_id: int
+    changes: Sequence[tuple[int, int, tuple[str, ...], int]]  # uid, flags, keywords, modseq
+    origin: object | None  # the session that asked, passed through by identity
+
+
+class Expunged(NamedTuple):
+    mailbox_id: int
+    uids: Sequence[int]
+    modseq: int
+    origin: object | None
+
+
+class MailboxGone(NamedTuple):
+    mailbox_id: int
+
+
+class AccountGone(NamedTuple):
+    account_id: int
+
+
+Event = Appended | FlagsChanged | Expunged | MailboxGone | AccountGone
+Observer = Callable[[Sequence[Event]], None]
+
+
+class Outcome(Enum):
+    """What became of one recipient of a delivery."""
+
+    STORED = 'stored'
+    UNKNOWN = 'unknown'
+    OVER_QUOTA = 'over_quota'
+
+
+@dataclass(slots=True, frozen=True)
+class OutboxEntry:
+    """A message waiting for one remote domain; lives in the sender's shard."""
+
+    id: int  # 0 until stored
+    sender: str  # reverse-path, '' for a bounce
+    domain: str
+    recipients: tuple[str, ...]
+    created: int
+    body_id: int = 0
+    size: int = 0
+    tries: int = 0
+    next_try: int = 0
+    last_error: str = ''
+
+
+@dataclass(slots=True)
+class NewMessage:
+    """A message for `append`."""
+
+    body: Body
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    internal_date: int = 0  # 0 = now
+
+
+@dataclass(slots=True)
+class FlagUpdate:
+    """STORE: the bits and keywords to add, remove or set."""
+
+    mode: str  # 'add' | 'remove' | 'replace'
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    unchanged_since: int | None = None  # CONDSTORE; rows above it are left alone
+    modified: list[int] = field(default_factory=list)  # out: uids that were left alone
+
+
+class StoreFull(Exception):
+    """The disk or database refuses to take more; callers answer 4xx / NO."""
+
+
+class MailboxExists(Exception):
+    """The name is taken."""
+
+
+class MailboxMissing(Exception):
+    """No mailbox of this name or id (any more)."""
+
+
+class OverQuota(Exception):
+    """APPEND or COPY would exceed the account's quota and may not trim."""
+
+
+class Store(Protocol):
+    """One shard's accounts, mailboxes, messages and outbox."""
+
+    observer: Observer | None
+
+    # -- life
+    def close(self) -> None:
+        """Commit what is queued and close; later calls raise."""
+
+    def barrier(self) -> None:
+        """Return when every write queued so far is durable (the heartbeat)."""
+
+    # -- accounts
+    def account(self, address: str) -> Account | None: ...
+    def account_by_id(self, account_id: int) -> Account | None: ...
+    def accounts(self, after: str = '', limit: int = 1000) -> list[Account]:
+        """In order of address, beginning behind `after`."""
+
+    def account_count(self) -> int: ...
+    def create_account(self, address: str, password: str, day: int) -> Account | None:
+        """Account with its INBOX; None when the address is taken."""
+
+    def set_password(self, account_id: int, password: str) -> None: ...
+    def set_quota(self, account_id: int, quota: int) -> None: ...
+    def record_login(self, account_id: int, day: int) -> None:
+        """Queue the new day; does not wait for durability, writes only if changed."""
+
+    def delete_account(self, account_id: int) -> None:
+        """With everything it owns."""
+
+    # -- mailboxes
+    def mailboxes(self, account_id: int) -> list[Mailbox]: ...
+    def mailbox(self, account_id: int, name: str) -> Mailbox | None: ...
+    def mailbox_by_id(self, mailbox_id: int) -> Mailbox | None: ...
+    def create_mailbox(self, account_id: int, name: str, special_use: str = '') -> Mailbox:
+        """Raises MailboxExists.  The UID validity is new for every incarnation."""
+
+    def delete_mailbox(self, mailbox_id: int) -> None: ...
+    def rename_mailbox(self, mailbox_id: int, name: str) -> None:
+        """With inferiors (`old/…`); INBOX moves its messages to a new mailbox (RFC 3501 6.3.5)."""
+
+    def subscriptions(self, account_id: int) -> list[str]: ...
+    def subscribe(self, account_id: int, name: str) -> None: ...
+    def unsubscribe(self, account_id: int, name: str) -> None: ...
+
+    # -- messages
+    def uids(self, mailbox_id: int, first: int = 1, last: int = 0xFFFFFFFF) -> array[int]:
+        """Ascending UIDs within the range, array('I')."""
+
+    def messages(
+        self, mailbox_id: int, first: int, last: int, limit: int = 1000
+    ) -> list[Message]:
+        """Rows in order of UID within the range, at most `limit` of them."""
+
+    def message(self, mailbox_id: int, uid: int) -> Message | None: ...
+    def changed_since(self, mailbox_id: int, modseq: int, limit: int = 1000) -> list[Message]: ...
+    def expunged_since(self, mailbox_id: int, modseq: int) -> list[int]: ...
+    def body(self, body_id: int) -> Body | None:
+        """The stored octets; a file is opened when it is read, not before."""
+
+    def append(
+        self, mailbox_id: int, messages: Sequence[NewMessage], origin: object | None = None
+    ) -> list[int]:
+        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull."""
+
+    def store_flags(
+        self, mailbox_id: int, uids: Iterable[int], update: FlagUpdate, origin: object | None = None
+    ) -> list[tuple[int, int, tuple[str, ...], int]]:
+        """The rows after the change: uid, flags, keywords, modseq."""
+
+    def expunge(
+        self, mailbox_id: int, uids: Iterable[int] | None = None, origin: object | None = None
+    ) -> list[int]:
+        """Remove messages that carry \\Deleted, all or those among `uids`; the UIDs removed."""
+
+    def copy(
+        self, mailbox_id: int, uids: Sequence[int], target_id: int
+    ) -> list[tuple[int, int]]:
+        """Pairs (source UID, new UID); bodies are shared.  UIDs that are gone are skipped."""
+
+    def move(
+        self, mailbox_id: int, uids: Sequence[int], target_id: int, origin: object | None = None
+    ) -> list[tuple[int, int]]:
+        """COPY and expunge in one transaction (RFC 6851)."""
+
+    # -- delivery
+    def deliver(
+        self,
+        body: Body | None,
+        addresses: Sequence[str],
+        *,
+        delivery_id: bytes,
+        outbox: Sequence[OutboxEntry] = (),
+    ) -> list[Outcome]:
+        """Store one body for many accounts and remote domains, in one transaction.
+
+        One outcome an address.  A `delivery_id` (16 random octets) that was
+        seen within the last day changes nothing and gives the outcomes of the
+        first time, so a caller that lost the answer may ask again.
+        """
+
+    # -- outbox
+    def outbox_due(self, now: int, limit: int = 100) -> list[OutboxEntry]: ...
+    def outbox_list(self) -> list[OutboxEntry]: ...
+    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None: ...
+    def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
+        """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction."""
+
+    # -- metadata (RFC 5464); mailbox_id 0 = the account's server entries
+    def metadata(self, account_id: int, mailbox_id: int) -> dict[str, bytes]: ...
+    def set_metadata(
+        self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
+    ) -> None: ...
