@@ -1,0 +1,1 @@
+"""Accounts: their addresses, passwords, creation at first login, and rates."""
