@@ -7,8 +7,8 @@ Two forms are made, by the strength of the password:
     their length and alphabet).  Guessing them is out of reach however cheap
     one guess is, so a slow hash would only make reconnect storms slow: ten
     thousand clients that come back after a restart cost ten thousand hashes.
-`scrypt:14:8:1:SALT:DIGEST`
-    For everything a person may have thought up (RFC 7914, N = 2^14).
+`scrypt:12:8:1:SALT:DIGEST`
+    For everything a person may have thought up (RFC 7914, N = 2^12).
 
 The key of the first form is the state directory's `secret` file, so that a
 copy of the database alone is worth nothing.  Salts and digests are unpadded
@@ -25,7 +25,7 @@ import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 PASSWORD_LIMIT = 1024  # octets
-SCRYPT = (14, 8, 1)  # log2 N, r, p: 16 MiB, about 40 ms
+SCRYPT = (12, 8, 1)  # log2 N, r, p: 4 MiB, about 10 ms
 STRONG_BITS = 80.0
 
 _CLASSES = (
@@ -78,7 +78,7 @@ def slow(verifier: str) -> bool:
 
 
 def encode(password: bytes, secret: bytes) -> str:
-    """A new verifier; takes about 40 ms unless the password is `strong`."""
+    """A new verifier; takes about 10 ms unless the password is `strong`."""
     salt = os.urandom(16)
     if strong(password):
         return f'hmac:1:{_b64(salt)}:{_b64(_keyed(password, salt, secret))}'

@@ -49,6 +49,7 @@ class Wire:
     """One session's two-way stream; everything happens on the loop."""
 
     __slots__ = (
+        '_arrived',
         '_closing',
         '_corked',
         '_corked_size',
@@ -87,6 +88,7 @@ class Wire:
         self._output: list[memoryview] = []
         self._output_size = 0
         self._running = False
+        self._arrived = False
         self._closing = False
         self._ended = False
         self._session: Session | None = None
@@ -109,6 +111,11 @@ class Wire:
         self._session = session
         self._start_reading()
         self._kick()
+
+    def become(self, session: Session) -> None:
+        """Let `session` go on where the one that runs now ends."""
+        self._session = session
+        self._arrived = True
 
     def detach(self) -> socket.socket:
         """Give the socket away, for a session that moves to another process.
@@ -226,28 +233,24 @@ class Wire:
             spawn_raw(self._run)
 
     def _run(self) -> None:
-        session = self._session
-        assert session is not None
         try:
-            while True:
-                seen = len(self.input)
-                session.run()
-                self.flush()
+            while self._session is not None:
+                self._arrived = False
+                self._session.run()
                 # Input that came while run() was on its way out needs another.
-                if self._closing or self._ended or self.eof or len(self.input) <= seen:
+                if self._closing or self._ended or not self._arrived:
                     break
+            self.flush()
         except Gone:
-            self._running = False
             self._end()
-            return
         except Exception as error:
             self._crashed(error)
-            self._running = False
             self.flush()
             self._end()
-            return
         self._running = False
-        if self.eof and not self._closing:
+        if self._ended:
+            self._release()
+        elif self.eof and not self._closing:
             # The peer has said all it will say and run() has seen it.
             self.close()
         elif not self._closing and len(self.input) < INPUT_LIMIT:
@@ -272,14 +275,14 @@ class Wire:
             self._stop_reading()
         if self._waiter is not None:
             self._wake()
-        elif not self._running:
-            if self._closing:
-                if self.eof:
-                    self._end()
-                else:
-                    self.input.clear()
-            else:
-                self._kick()
+        elif self._running:
+            self._arrived = True
+        elif not self._closing:
+            self._kick()
+        elif self.eof:
+            self._end()
+        else:
+            self.input.clear()
 
     def _writable(self) -> None:
         while self._output:
@@ -384,6 +387,11 @@ class Wire:
         if self._waiter is not None:
             # Not from here: the end may be noticed inside another greenlet.
             self._loop.run_callback(self._wake)
+        if not self._running:
+            self._release()
+
+    def _release(self) -> None:
+        """Tell the session, never while it still runs."""
         session, self._session = self._session, None
         if session is not None:
             try:

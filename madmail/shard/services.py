@@ -1,0 +1,34 @@
+"""What a shard offers to the sessions that run in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from madmail.account.registry import Accounts
+    from madmail.delivery.router import Router
+    from madmail.imap.mailbox import OpenMailboxes
+    from madmail.settings import Settings
+    from madmail.store.interface import Store
+    from madmail.store.spool import Spool
+
+Result = TypeVar('Result')
+
+
+class ShardServices(Protocol):
+    """Everything is called on the shard's loop."""
+
+    settings: Settings
+    store: Store
+    domain: str  # the mail domain as it stands in addresses
+    hostname: str  # the name for greetings and EHLO
+    router: Router
+    accounts: Accounts
+    boxes: OpenMailboxes
+
+    def spool(self) -> Spool:
+        """A new, empty spool in this shard's directory."""
+
+    def offload(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run in a native thread; blocks the greenlet, not the loop."""
