@@ -141,7 +141,9 @@ class Logger:
     def _write(self, level: str, event: str, facts: dict[str, object]) -> None:
         now = time.time()
         stamp = time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))
-        said = ' '.join([redacted(event), *(f'{key}={_value(fact)}' for key, fact in facts.items())])
+        said = ' '.join(
+            [redacted(event), *(f'{key}={_value(fact)}' for key, fact in facts.items())]
+        )
         line = f'{stamp}.{int(now * 1000) % 1000:03d}Z {level} {self.room} {said}\n'
         try:
             os.write(_descriptor, line.encode('utf-8', 'backslashreplace'))

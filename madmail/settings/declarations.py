@@ -1,0 +1,430 @@
+"""Every setting of the relay, each declared once.
+
+The YAML loader, `Settings`, the sample configuration, the reference page and
+the CLI all come from this list.  `live` settings apply while the relay runs;
+the others are read at start and on reload (SIGHUP), unless marked `restart`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from madmail.settings.kinds import (
+    Address,
+    Addresses,
+    Boolean,
+    Choice,
+    CountOrAuto,
+    Domain,
+    Duration,
+    FilePath,
+    Integer,
+    Kind,
+    LogTarget,
+    RequiredPath,
+    Size,
+    Text,
+    Url,
+)
+
+
+class Applies(Enum):
+    """When a changed value takes effect."""
+
+    LIVE = 'at once'
+    RELOAD = 'on reload'
+    RESTART = 'at the next start'
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    name: str
+    kind: Kind
+    default: object
+    doc: str
+    applies: Applies
+    unit: str  # of the effective value, '' where there is none
+
+    @property
+    def section(self) -> str:
+        """The part before the dot; '' for the settings at the top of the file."""
+        return self.name.rpartition('.')[0]
+
+    @property
+    def live(self) -> bool:
+        return self.applies is Applies.LIVE
+
+
+SETTINGS: dict[str, Setting] = {}
+
+SECTIONS: dict[str, str] = {
+    '': 'The relay',
+    'listen': (
+        'Listeners. Each is host:port or a list of them; IPv6 goes in quotes and brackets. '
+        'When any is given, those left out do not listen.'
+    ),
+    'tls': 'Certificates',
+    'processes': 'Processes',
+    'master': 'Supervision of the processes',
+    'policy': 'What mail passes',
+    'accounts': 'Accounts',
+    'limits': 'Limits; 0 means no limit',
+    'queue': 'Mail to other relays',
+    'relay': 'What clients are told about the relay',
+}
+
+LIVE, RELOAD, RESTART = Applies.LIVE, Applies.RELOAD, Applies.RESTART
+
+
+def declare(
+    name: str, kind: Kind, default: object, doc: str, *, applies: Applies, unit: str = ''
+) -> None:
+    assert name not in SETTINGS
+    SETTINGS[name] = Setting(name, kind, kind.check(default), doc, applies, unit)
+
+
+declare(
+    'domain',
+    Domain(),
+    'localhost',
+    'The mail domain: the part of the addresses behind the @. An IP address makes addresses of '
+    'the form user@[203.0.113.5].',
+    applies=RESTART,
+)
+declare(
+    'state_dir',
+    RequiredPath(),
+    './data',
+    'Directory of everything that is kept: databases, large messages, keys. Made at the first '
+    'start. A relative path in a configuration file is beside that file.',
+    applies=RESTART,
+)
+declare(
+    'user',
+    Text(),
+    '',
+    'User the processes run as when started as root. Empty: the user madmail if there is one.',
+    applies=RESTART,
+)
+
+LISTENERS = {
+    'smtp': (25, 'Mail from other relays; STARTTLS.'),
+    'submission': (587, 'Mail from users; STARTTLS.'),
+    'submissions': (465, 'Mail from users; TLS from the first octet.'),
+    'imap': (143, 'Mailboxes; STARTTLS.'),
+    'imaps': (993, 'Mailboxes; TLS from the first octet.'),
+    'http': (80, 'Web pages, federation, certificate challenges.'),
+    'https': (443, 'Web pages and federation over TLS.'),
+}
+for _name, (_port, _doc) in LISTENERS.items():
+    declare(f'listen.{_name}', Addresses(_port), (Address('0.0.0.0', _port),), _doc, applies=RELOAD)
+
+declare(
+    'tls.mode',
+    Choice('self_signed', 'acme', 'file'),
+    'self_signed',
+    'self_signed makes a certificate in the state directory; acme obtains one; file uses '
+    'cert_file and key_file.',
+    applies=RELOAD,
+)
+declare(
+    'tls.cert_file',
+    FilePath(),
+    '',
+    'PEM file with the certificate and its chain (mode file).',
+    applies=RELOAD,
+)
+declare(
+    'tls.key_file', FilePath(), '', 'PEM file with the private key (mode file).', applies=RELOAD
+)
+
+declare(
+    'database',
+    Url('sqlite', 'postgresql', 'postgres'),
+    'sqlite',
+    'sqlite keeps everything in the state directory; postgresql://user@host/name uses a server.',
+    applies=RESTART,
+)
+declare(
+    'bus',
+    Url('embedded', 'redis', 'rediss', 'unix'),
+    'embedded',
+    'embedded carries events between the processes of this host; redis://host between hosts.',
+    applies=RESTART,
+)
+
+declare(
+    'processes.gates',
+    CountOrAuto(1, 32),
+    'auto',
+    'Processes that hold the connections (TLS, login). auto: one a core, at most 8.',
+    applies=RELOAD,
+)
+declare(
+    'processes.shards',
+    CountOrAuto(1, 64),
+    'auto',
+    'Processes that hold the accounts. auto: one a core, at most 8. Fixed once the state '
+    'directory exists.',
+    applies=RESTART,
+)
+declare(
+    'processes.web',
+    CountOrAuto(1, 32),
+    'auto',
+    'Web workers. auto: one a core, at most 4.',
+    applies=RELOAD,
+)
+
+declare(
+    'master.heartbeat',
+    Duration(2, 3600),
+    20,
+    'A process that does no work for this long is killed and replaced.',
+    applies=RELOAD,
+    unit='seconds',
+)
+declare(
+    'master.grace',
+    Duration(0, 3600),
+    10,
+    'How long a stopping relay waits for its processes to finish.',
+    applies=RELOAD,
+    unit='seconds',
+)
+declare(
+    'log',
+    LogTarget(),
+    'off',
+    'off, stderr or a file. The log never holds addresses, IP addresses, subjects or message ids.',
+    applies=RELOAD,
+)
+declare(
+    'log_level',
+    Choice('error', 'warning', 'info', 'debug'),
+    'info',
+    'The least important events that are logged.',
+    applies=RELOAD,
+)
+
+declare(
+    'policy.require_encryption',
+    Boolean(),
+    True,
+    'Refuse mail that is not end-to-end encrypted. false is for protocol tests only.',
+    applies=LIVE,
+)
+declare(
+    'policy.plaintext_login',
+    Boolean(),
+    False,
+    'Allow a login on a connection without TLS, also on the loopback interface.',
+    applies=LIVE,
+)
+declare(
+    'policy.inbound_require_tls',
+    Boolean(),
+    False,
+    'Refuse mail from relays that do not use STARTTLS. RFC 3207 forbids this on a public relay.',
+    applies=LIVE,
+)
+declare(
+    'policy.securejoin_requests',
+    Boolean(),
+    True,
+    'Let the first, unencrypted message of a contact verification pass.',
+    applies=LIVE,
+)
+declare(
+    'policy.inbound_reports',
+    Boolean(),
+    True,
+    'Let delivery reports from other relays pass.',
+    applies=LIVE,
+)
+
+declare(
+    'accounts.jit',
+    Boolean(),
+    True,
+    'Create an account at its first login, if registration is open.',
+    applies=LIVE,
+)
+declare(
+    'accounts.registration',
+    Choice('open', 'closed'),
+    'open',
+    'closed: only the operator creates accounts.',
+    applies=LIVE,
+)
+declare(
+    'accounts.username_min_length',
+    Integer(1, 64),
+    3,
+    'Shortest user name that may be created.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'accounts.username_max_length',
+    Integer(1, 64),
+    64,
+    'Longest user name that may be created.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'accounts.password_min_length',
+    Integer(1, 128),
+    8,
+    'Shortest password an account may be created with.',
+    applies=LIVE,
+    unit='octets',
+)
+
+declare(
+    'limits.send_per_minute',
+    Integer(),
+    60,
+    'Messages an account may send a minute, lasting.',
+    applies=LIVE,
+)
+declare(
+    'limits.send_burst',
+    Integer(),
+    10,
+    'Messages an account may send at once, on top of the lasting rate.',
+    applies=LIVE,
+)
+declare(
+    'limits.securejoin_per_hour',
+    Integer(),
+    10,
+    'Unencrypted contact verification requests an account may send an hour.',
+    applies=LIVE,
+)
+declare(
+    'limits.connections_per_ip',
+    Integer(),
+    200,
+    'Connections from one IP address; the loopback address counts like any other.',
+    applies=LIVE,
+)
+declare('limits.connections', Integer(), 20000, 'Connections of the whole relay.', applies=LIVE)
+declare(
+    'limits.logins_per_minute_per_ip',
+    Integer(),
+    300,
+    'Attempts to log in from one IP address a minute.',
+    applies=LIVE,
+)
+declare(
+    'limits.registrations_per_minute_per_ip',
+    Integer(),
+    30,
+    'Accounts created from one IP address a minute.',
+    applies=LIVE,
+)
+declare(
+    'limits.login_time',
+    Duration(0, 3600),
+    60,
+    'A connection that has not logged in after this time is closed.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'limits.max_message_size',
+    Size(),
+    30 * 1024**2,
+    'Largest message, as it arrives.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'limits.max_recipients',
+    Integer(),
+    1000,
+    'Recipients of one message.',
+    applies=LIVE,
+)
+declare(
+    'limits.sessions_per_account',
+    Integer(),
+    100,
+    'Connections one account may have at a time.',
+    applies=LIVE,
+)
+declare(
+    'limits.quota',
+    Size(),
+    500 * 1024**2,
+    'Storage of an account.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'limits.quota_trim_percent',
+    Integer(0, 100),
+    75,
+    'When an account holds more than this part of its quota, its oldest messages are removed '
+    'down to five points less.',
+    applies=LIVE,
+    unit='percent',
+)
+declare(
+    'limits.imap_idle',
+    Duration(),
+    1800,
+    'An IMAP connection on which nothing was said for this long is closed.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'limits.smtp_idle',
+    Duration(),
+    300,
+    'An SMTP connection on which nothing was said for this long is closed.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'limits.mailboxes_per_account',
+    Integer(),
+    200,
+    'Mailboxes (folders) of an account.',
+    applies=LIVE,
+)
+declare(
+    'limits.command_line',
+    Size(),
+    65536,
+    'Longest command of a logged-in client, small literals included.',
+    applies=LIVE,
+    unit='octets',
+)
+
+declare(
+    'queue.lifetime',
+    Duration(60),
+    172800,
+    'Mail another relay did not take for this long goes back to its sender.',
+    applies=LIVE,
+    unit='seconds',
+)
+
+declare(
+    'relay.comment',
+    Text(),
+    '',
+    'A comment on this relay that clients can read.',
+    applies=LIVE,
+)
+declare(
+    'relay.admin',
+    Text(),
+    '',
+    'How to reach the operator, for example mailto:admin@example.org.',
+    applies=LIVE,
+)

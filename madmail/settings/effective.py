@@ -1,0 +1,143 @@
+"""The settings in force: defaults, under the configuration file, under live changes.
+
+One `Settings` lives in each process.  Looking up a name is one dictionary
+access and always gives the current, checked, typed value, so code reads a live
+setting where it needs it and never keeps a copy.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from madmail.settings.declarations import SETTINGS, Setting
+from madmail.settings.kinds import Address, SettingError, Wrong
+
+
+class Settings:
+    """All settings by dotted name; see `declarations` for names and types.
+
+    `given` are the values of the file or caller, already checked; `origin` is
+    the file they came from, None without one.
+    """
+
+    def __init__(self, given: Mapping[str, object] | None = None, origin: Path | None = None):
+        self.given: dict[str, object] = dict(given or {})
+        self.origin = origin
+        self._live: dict[str, object] = {}
+        self._values: dict[str, Any] = {name: s.default for name, s in SETTINGS.items()}
+        if any(name.startswith('listen.') for name in self.given):
+            self._values.update((name, ()) for name in SETTINGS if name.startswith('listen.'))
+        self._values.update(self.given)
+        check_together(self._values)
+
+    @classmethod
+    def defaults(cls, overrides: Mapping[str, object] | None = None, **more: object) -> Settings:
+        """Defaults with `overrides` by dotted name; `limits__quota=5` sets limits.quota.
+
+        Raises SettingError for unknown names and values that do not fit.
+        """
+        given = dict(overrides or {})
+        given.update((name.replace('__', '.'), value) for name, value in more.items())
+        checked = {}
+        for name, value in given.items():
+            setting = declared(name)
+            try:
+                checked[name] = setting.kind.check(value)
+            except Wrong as wrong:
+                raise SettingError(f'{name}: expected {wrong}, found {value!r}') from None
+        return cls(checked)
+
+    @classmethod
+    def embedded(cls, state_dir: Path | None = None) -> Settings:
+        """What a relay without a configuration file uses: localhost, unprivileged ports."""
+        listen = {f'listen.{name}': (Address('127.0.0.1', p),) for name, p in LOCAL_PORTS.items()}
+        return cls({**listen, **({'state_dir': state_dir} if state_dir else {})})
+
+    def __getitem__(self, name: str) -> Any:
+        return self._values[name]
+
+    def source(self, name: str) -> str:
+        """Where the value comes from: 'live', 'file' or 'default'."""
+        declared(name)
+        return 'live' if name in self._live else 'file' if name in self.given else 'default'
+
+    def replace(self, name: str, value: object) -> None:
+        """Set a value as if the file had given it (command line flags)."""
+        self.given[name] = self._values[name] = declared(name).kind.check(value)
+
+    def change(self, name: str, text: str | None) -> None:
+        """Apply a live change; None goes back to file or default.
+
+        Raises SettingError if the setting is unknown, not live, or the text does not fit.
+        """
+        setting = declared(name)
+        if not setting.live:
+            raise SettingError(f'{name} does not apply live, but {setting.applies.value}')
+        values = dict(self._values)
+        if text is None:
+            value = self.given.get(name, setting.default)
+        else:
+            try:
+                value = setting.kind.parse(text)
+            except Wrong as wrong:
+                raise SettingError(f'{name}: expected {wrong}, found {text!r}') from None
+        values[name] = value
+        check_together(values)
+        self._values = values
+        if text is None:
+            self._live.pop(name, None)
+        else:
+            self._live[name] = value
+
+
+# where a relay without a configuration file listens
+LOCAL_PORTS = {
+    'smtp': 1025,
+    'submission': 1587,
+    'submissions': 1465,
+    'imap': 1143,
+    'imaps': 1993,
+    'http': 1080,
+    'https': 1443,
+}
+
+
+def declared(name: str) -> Setting:
+    """The declaration of `name`.  Raises SettingError that names the nearest known one."""
+    try:
+        return SETTINGS[name]
+    except KeyError:
+        raise SettingError(unknown(name)) from None
+
+
+def unknown(name: str) -> str:
+    """Says that there is no setting `name`, and which one was probably meant."""
+    last = name.rpartition('.')[2]
+    near = difflib.get_close_matches(name, SETTINGS, 1, 0.7) or [
+        known
+        for known in SETTINGS
+        if difflib.get_close_matches(last, [known.rpartition('.')[2]], 1, 0.85)
+    ]
+    return f'{name}: unknown setting' + (f'; did you mean {near[0]}?' if near else '')
+
+
+def check_together(values: Mapping[str, Any]) -> None:
+    """What no single value shows.  Raises SettingError beginning with the key at fault."""
+    if values['tls.mode'] == 'file':
+        for key in ('tls.cert_file', 'tls.key_file'):
+            if values[key] is None:
+                raise SettingError(f'{key}: expected a path, because tls.mode is file')
+    if values['accounts.username_min_length'] > values['accounts.username_max_length']:
+        raise SettingError(
+            'accounts.username_max_length: expected no less than accounts.username_min_length, '
+            f'{values["accounts.username_min_length"]}'
+        )
+    seen: dict[object, str] = {}
+    for name in SETTINGS:
+        if name.startswith('listen.'):
+            for address in values[name]:
+                if address.port and seen.setdefault(address, name) != name:
+                    raise SettingError(f'{name}: {address} is also in {seen[address]}')
