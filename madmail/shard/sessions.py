@@ -64,6 +64,10 @@ class Sessions:
         limit = self._per_account()
         return not limit or len(self._accounts.get(account_id, ())) < limit
 
+    def count(self, account_id: int) -> int:
+        """Sessions of the account now."""
+        return len(self._accounts.get(account_id, ()))
+
     def add(self, account_id: int, wire: Wire) -> None:
         """The wire has logged in."""
         self._accounts.setdefault(account_id, set()).add(wire)

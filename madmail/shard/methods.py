@@ -1,0 +1,177 @@
+"""The methods that a shard answers on call connections.
+
+Each is named after what the store or the registry calls it.  Addresses are
+canonical; a caller that asks about an account of another shard gets
+`missing`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from madmail import log
+from madmail.account import names
+from madmail.account.address import split
+from madmail.account.registry import today
+from madmail.shard.calls import CallRefused, body_fields, body_from
+from madmail.store.interface import MailboxExists, MailboxMissing, OutboxEntry, OverQuota, StoreFull
+
+if TYPE_CHECKING:
+    from madmail.shard.process import Shard
+
+_log = log.get('shard')
+
+
+class ShardMethods:
+    """The calls of one shard; `call` never raises."""
+
+    def __init__(self, shard: Shard) -> None:
+        self._shard = shard
+        self._methods: dict[str, Callable[..., Any]] = {
+            'deliver': self.deliver,
+            'account_list': self.account_list,
+            'account_info': self.account_info,
+            'account_create': self.account_create,
+            'account_delete': self.account_delete,
+            'account_password': self.account_password,
+            'account_dismiss': self.account_dismiss,
+            'outbox_due': self.outbox_due,
+            'outbox_list': self.outbox_list,
+            'outbox_retry': self.outbox_retry,
+            'outbox_remove': self.outbox_remove,
+            'body': self.body,
+            'statistics': self._shard.statistics,
+        }
+
+    def call(self, method: object, params: object) -> dict[str, Any]:
+        function = self._methods.get(method) if isinstance(method, str) else None
+        if function is None or not isinstance(params, dict):
+            return {'ok': False, 'error': 'unknown-method'}
+        try:
+            return {'ok': True, 'result': function(**params)}
+        except CallRefused as refused:
+            return {'ok': False, 'error': refused.word}
+        except StoreFull:
+            return {'ok': False, 'error': 'full'}
+        except (MailboxMissing, MailboxExists, OverQuota) as error:
+            return {'ok': False, 'error': type(error).__name__}
+        except TypeError:
+            _log.exception('bad call')
+            return {'ok': False, 'error': 'bad-request'}
+        except Exception:
+            _log.exception('call failed')
+            return {'ok': False, 'error': 'failed'}
+
+    def deliver(
+        self, addresses: list[str], delivery_id: bytes, **body: Any
+    ) -> list[str]:
+        outcomes = self._shard.store.deliver(
+            body_from(body), addresses, delivery_id=delivery_id
+        )
+        return [outcome.value for outcome in outcomes]
+
+    # -- accounts
+
+    def account_list(self, after: str = '', limit: int = 1000) -> list[dict[str, Any]]:
+        store = self._shard.store
+        return [
+            {
+                'address': account.address,
+                'created': account.created_day,
+                'last_login': account.last_login_day,
+            }
+            for account in store.accounts(after, limit)
+        ]
+
+    def account_info(self, address: str) -> dict[str, Any]:
+        store = self._shard.store
+        account = store.account(address)
+        if account is None:
+            raise CallRefused('missing')
+        boxes = store.mailboxes(account.id)
+        return {
+            'address': account.address,
+            'created': account.created_day,
+            'last_login': account.last_login_day,
+            'quota': self._shard.settings['limits.quota'] if account.quota < 0 else account.quota,
+            'used': sum(box.size for box in boxes),
+            'messages': sum(box.messages for box in boxes),
+            'mailboxes': len(boxes),
+            'sessions': self._shard.sessions.count(account.id),
+            'blocked': address in self._shard.blocklist,
+        }
+
+    def account_create(self, address: str, password: bytes) -> dict[str, Any]:
+        accounts = self._shard.accounts
+        local, _ = split(address)
+        if not names.creatable(local, self._shard.settings):
+            raise CallRefused('name')
+        if not accounts.acceptable(password):
+            raise CallRefused('password')
+        verifier = accounts.encode(password)
+        if self._shard.store.create_account(address, verifier, today()) is None:
+            raise CallRefused('exists')
+        return {'address': address}
+
+    def account_delete(self, address: str) -> dict[str, Any]:
+        account = self._shard.store.account(address)
+        if account is None:
+            raise CallRefused('missing')
+        self._shard.store.delete_account(account.id)
+        self._shard.accounts.forget(address)
+        return {'address': address}
+
+    def account_password(self, address: str, password: bytes) -> dict[str, Any]:
+        account = self._shard.store.account(address)
+        if account is None:
+            raise CallRefused('missing')
+        if not self._shard.accounts.acceptable(password):
+            raise CallRefused('password')
+        self._shard.store.set_password(account.id, self._shard.accounts.encode(password))
+        self._shard.accounts.forget(address)
+        self._shard.sessions.dismiss(account.id)  # who has the old password must show the new
+        return {'address': address}
+
+    def account_dismiss(self, address: str) -> dict[str, Any]:
+        """End the sessions of an account, because it was banned."""
+        self._shard.blocklist.reload()
+        account = self._shard.store.account(address)
+        if account is not None:
+            self._shard.sessions.dismiss(account.id)
+        return {'address': address}
+
+    # -- outbox
+
+    def outbox_due(self, now: int, limit: int = 100) -> list[dict[str, Any]]:
+        return [_entry(entry) for entry in self._shard.store.outbox_due(now, limit)]
+
+    def outbox_list(self) -> list[dict[str, Any]]:
+        return [_entry(entry) for entry in self._shard.store.outbox_list()]
+
+    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None:
+        self._shard.store.outbox_retry(entry_id, next_try, error)
+
+    def outbox_remove(self, entry_id: int, sender: str = '', **bounce: Any) -> None:
+        self._shard.store.outbox_remove(entry_id, body_from(bounce), sender)
+
+    def body(self, body_id: int) -> dict[str, Any]:
+        body = self._shard.store.body(body_id)
+        if body is None:
+            raise CallRefused('missing')
+        return body_fields(body)
+
+
+def _entry(entry: OutboxEntry) -> dict[str, Any]:
+    return {
+        'id': entry.id,
+        'sender': entry.sender,
+        'domain': entry.domain,
+        'recipients': list(entry.recipients),
+        'created': entry.created,
+        'body_id': entry.body_id,
+        'size': entry.size,
+        'tries': entry.tries,
+        'next_try': entry.next_try,
+        'last_error': entry.last_error,
+    }

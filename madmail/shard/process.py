@@ -1,0 +1,226 @@
+"""The shard process: store, sessions, calls, and the life between start and retirement.
+
+    <state_dir>/shards/N/          the store, see madmail.store
+    <state_dir>/run/shard-N.sock   hand-overs from gates and calls, see reception
+    <state_dir>/run/shard-N.handoff   sessions from the previous process, see handoff
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gevent
+from gevent import get_hub
+
+from madmail import log
+from madmail.account.address import mail_domain
+from madmail.account.placement import shard_of
+from madmail.account.registry import Accounts
+from madmail.account.secret import load as load_secret
+from madmail.delivery.router import Router
+from madmail.imap.mailbox import OpenMailboxes
+from madmail.imap.session import ImapSession
+from madmail.master.child import ChildContext
+from madmail.shard.calls import ShardClients
+from madmail.shard.handoff import Bequest, Inheritance
+from madmail.shard.methods import ShardMethods
+from madmail.shard.reception import Reception
+from madmail.shard.sessions import Sessions
+from madmail.shard.wire import READ, Wire
+from madmail.smtp.session import SmtpSession
+from madmail.store.control import Blocklist
+from madmail.store.interface import AccountGone, Event
+from madmail.store.spool import Spool
+from madmail.store.sqlite import open_store
+
+ACCEPT_BATCH = 64  # connections a turn of the loop
+BOUNDARY_TIME = 8.0  # seconds running commands get to end before sessions move
+THREADS = 2  # for password hashing and file syncs
+
+Result = TypeVar('Result')
+_log = log.get('shard')
+
+
+class Shard:
+    """One shard; fulfils ShardServices for its sessions and Role for its process."""
+
+    def __init__(self, context: ChildContext) -> None:
+        self.context = context
+        self.settings = context.settings
+        self.domain = mail_domain(self.settings['domain'])
+        self.hostname = self.settings['domain']
+        self.directory: Path = context.state_dir / 'shards' / str(context.index)
+        self.sessions = Sessions(lambda: self.settings['limits.sessions_per_account'])
+        self._watchers: list[Any] = []
+        self._resume: Any = None
+
+    # -- Role
+
+    def start(self) -> None:
+        """Open the store, take over what a predecessor passes on, accept."""
+        inherited: list[tuple[dict[str, Any], socket.socket]] = []
+        if self.context.takeover:
+            inheritance = Inheritance(self.context.state_dir, self.context.index)
+            self.context.awaiting()
+            inherited = list(inheritance.receive())
+        get_hub().threadpool.maxsize = THREADS
+        settings = self.settings
+        trim = settings['limits.quota_trim_percent'] / 100
+        self.store = open_store(
+            self.directory,
+            quota_default=settings['limits.quota'],
+            trim_from=trim,
+            trim_to=max(trim - 0.05, 0.0),
+        )
+        self.blocklist = Blocklist(self.context.state_dir)
+        self.accounts = Accounts(
+            self.store, settings, load_secret(self.context.state_dir), self.blocklist, self.offload
+        )
+        self.boxes = OpenMailboxes(self.store)
+        self.clients = ShardClients(self.context.state_dir, self.context.shards)
+        self.router = Router(
+            self.store,
+            self.clients.deliver,
+            own_shard=self.context.index,
+            shard_of=lambda address: shard_of(address, self.context.shards),
+            settings=settings,
+            domain=self.domain,
+            announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
+        )
+        self.store.observer = self._observe
+        self.methods = ShardMethods(self)
+        self.context.bus.subscribe('blocklist', lambda data: self.blocklist.reload())
+        for state, stream in inherited:
+            self._adopt(state, stream)
+        self.sessions.start()
+        self._accept_on(self.context.listeners['shard'])
+
+    def check(self) -> bool:
+        """The heartbeat goes the way of a write: through the commit thread to disk."""
+        self.store.barrier()
+        return True
+
+    def retire(self) -> None:
+        """Stop accepting, let commands end, pass sessions on or end them, close the store."""
+        self._stop_accepting()
+        bequest = None
+        if self.context.succeeded:
+            try:
+                bequest = Bequest(self.context.state_dir, self.context.index)
+            except OSError:
+                _log.warning('no successor listens, sessions end')
+        deadline = time.monotonic() + BOUNDARY_TIME
+        while True:
+            for wire in self.sessions:
+                self._part_with(wire, bequest)
+            if not len(self.sessions) or time.monotonic() > deadline:
+                break
+            gevent.sleep(0.02)
+        for wire in self.sessions:
+            wire.close()
+        self.sessions.stop()
+        self.store.close()
+        if bequest is not None:
+            bequest.close()
+
+    def statistics(self) -> dict[str, Any]:
+        return {
+            'accounts': self.store.account_count(),
+            'connections': len(self.sessions),
+            'sessions': self.sessions.logged_in,
+        }
+
+    # -- ShardServices
+
+    def spool(self) -> Spool:
+        return Spool(self.directory)
+
+    def offload(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        result: Result = get_hub().threadpool.apply(function, arguments)
+        return result
+
+    # -- inside
+
+    def _observe(self, events: Sequence[Event]) -> None:
+        self.boxes.events(events)
+        for event in events:
+            if isinstance(event, AccountGone):
+                self.sessions.dismiss(event.account_id)
+
+    def _accept_on(self, listeners: Sequence[socket.socket]) -> None:
+        for listener in listeners:
+            watcher = get_hub().loop.io(listener.fileno(), READ)
+            watcher.start(self._accept, listener)
+            self._watchers.append(watcher)
+
+    def _stop_accepting(self) -> None:
+        for watcher in self._watchers:
+            watcher.stop()
+            watcher.close()
+        self._watchers.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        for _ in range(ACCEPT_BATCH):
+            try:
+                stream, _ = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError:
+                # Out of descriptors: what waits in the backlog may wait a little.
+                self._pause()
+                return
+            stream.setblocking(False)
+            wire = self._wire(stream)
+            wire.attach(
+                Reception(wire, self, self.sessions, self.methods, time.monotonic)
+            )
+
+    def _pause(self) -> None:
+        _log.warning('out of descriptors')
+        self._stop_accepting()
+        self._resume = get_hub().loop.timer(0.2)
+        self._resume.start(self._accept_on, self.context.listeners['shard'])
+
+    def _wire(self, stream: socket.socket) -> Wire:
+        wire = Wire(stream, self._crashed)
+        self.sessions.enter(wire)
+        return wire
+
+    def _crashed(self, error: BaseException) -> None:
+        _log.exception('session failed', error)
+
+    def _part_with(self, wire: Wire, bequest: Bequest | None) -> None:
+        session = wire.session
+        if wire.busy or wire.unsent or session is None:
+            return
+        state = None
+        if bequest is not None and isinstance(session, (ImapSession, SmtpSession)):
+            state = session.freeze()
+        if state is None or bequest is None:
+            session.retire()
+            wire.close()
+            return
+        account_id = self.sessions.account_of(wire)
+        self.sessions.forget(wire)
+        bequest.send({**state, 'account': account_id or 0}, wire.detach())
+
+    def _adopt(self, state: dict[str, Any], stream: socket.socket) -> None:
+        """Go on with a session of the previous process."""
+        account = self.store.account_by_id(state['account']) if state['account'] else None
+        if account is None and state['account']:
+            stream.close()
+            return
+        wire = self._wire(stream)
+        session: ImapSession | SmtpSession
+        if state['protocol'] == 'imap':
+            assert account is not None
+            session = ImapSession.thaw(wire, self, account, state)
+        else:
+            session = SmtpSession.thaw(wire, self, account, state)
+        if account is not None:
+            self.sessions.add(account.id, wire)
+        wire.attach(session)
