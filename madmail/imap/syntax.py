@@ -30,7 +30,6 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple
 
@@ -121,8 +120,7 @@ Outcome = Frame | Continue | AppendStart | AppendEnd | TooLong | None  # None: m
 # -- sequence sets -----------------------------------------------------------
 
 
-@dataclass(slots=True, frozen=True)
-class SequenceSet:
+class SequenceSet(NamedTuple):
     """RFC 3501 9 sequence-set: message numbers or UIDs, never expanded.
 
     `ranges` are (low, high) pairs in the order given with low <= high among
