@@ -1,0 +1,1 @@
+"""The relay as the real Delta Chat core sees it."""

@@ -1,0 +1,1 @@
+"""Plain-text dialogue scripts and the driver that plays them against a running relay."""
