@@ -305,6 +305,37 @@ def forgeries(sender: str, to: str) -> dict[str, bytes]:
     }
 
 
+def old_style(sender: str, to: str, armored: bytes | None = None) -> bytes:
+    """As cores of some years ago wrote it: part headers, references, a real To, no CTE."""
+    ident = message_id()
+    keydata = base64.b64encode(
+        packet(
+            6,
+            b'\x04'
+            + bytes(4)
+            + b'\x16\x09\x2b\x06\x01\x04\x01\xda\x47\x0f\x01\x01\x07\x40'
+            + os.urandom(32),
+        )
+    ).decode()
+    return (
+        (
+            f'From: <{sender}>\r\nDate: {date()}\r\nMessage-ID: <{ident}>\r\n'
+            f'In-Reply-To: <{ident}>\r\nReferences: <{message_id()}>\r\n <{ident}>\r\n'
+            f'Chat-Version: 1.0\r\nAutocrypt: addr={sender}; prefer-encrypt=mutual;\r\n'
+            f' keydata={keydata}\r\nMIME-Version: 1.0\r\nTo: <{to}>\r\nSubject: ...\r\n'
+            'Content-Type: multipart/encrypted; protocol="application/pgp-encrypted";\r\n'
+            ' boundary="Y4mK7v9GbO"\r\n\r\n\r\n'
+            '--Y4mK7v9GbO\r\nContent-Type: application/pgp-encrypted\r\n'
+            'Content-Description: PGP/MIME version identification\r\n\r\nVersion: 1\r\n\r\n\r\n'
+            '--Y4mK7v9GbO\r\nContent-Type: application/octet-stream; name="encrypted.asc"\r\n'
+            'Content-Description: OpenPGP encrypted message\r\n'
+            'Content-Disposition: inline; filename="encrypted.asc";\r\n\r\n'
+        ).encode()
+        + (armored or payload(1500))
+        + b'\r\n\r\n--Y4mK7v9GbO--\r\n\r\n'
+    )
+
+
 def dotted(message: bytes) -> bytes:
     """As the DATA phase carries it: dots stuffed, end of data appended (RFC 5321 4.5.2)."""
     if message.startswith(b'.'):

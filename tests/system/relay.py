@@ -214,11 +214,15 @@ class Relay:
         return answer
 
     def pids(self, role: str) -> list[int]:
-        """Process ids of master, gate, shard or courier, from the status command."""
-        status = self.status()
+        """Process ids of master, gate, shard or courier."""
         if role == 'master':
-            return [status['pid']]
-        return [each['pid'] for each in status['processes'] if each['role'] == role]
+            return [int((self.state_dir / 'master.pid').read_text())]
+        found = []
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if role in Path(f'/proc/{pid}/comm').read_text():
+                    found.append(pid)
+        return found
 
     def kill_master(self) -> int:
         """SIGKILL to the master; its process id."""
