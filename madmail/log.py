@@ -126,16 +126,16 @@ class Logger:
         if _level <= DEBUG:
             self._write('debug', event, facts)
 
-    def exception(self, event: str, **facts: object) -> None:
-        """Count and report the exception being handled: its class and where it came from."""
+    def exception(self, event: str, error: BaseException | None = None, **facts: object) -> None:
+        """Count and report `error`, or the exception being handled: its class and origin."""
         exceptions[self.room] += 1
         if _level <= ERROR:
-            kind, error, trace = sys.exc_info()
-            if kind is not None:
-                facts['exception'] = kind.__name__
+            error = error or sys.exc_info()[1]
+            if error is not None:
+                facts['exception'] = type(error).__name__
                 if isinstance(error, OSError) and error.errno is not None:
                     facts['errno'] = error.errno
-                facts['at'] = _places(trace)
+                facts['at'] = _places(error.__traceback__)
             self._write('error', event, facts)
 
     def _write(self, level: str, event: str, facts: dict[str, object]) -> None:

@@ -156,7 +156,7 @@ declare(
 
 declare(
     'processes.gates',
-    CountOrAuto(1, 32),
+    CountOrAuto(1, 16),
     'auto',
     'Processes that hold the connections (TLS, login). auto: one a core, at most 8.',
     applies=RELOAD,

@@ -1,0 +1,611 @@
+"""The arbiter: forks the children, hears them, replaces the dead, reloads, stops.
+
+Signals only wake the loop (their numbers arrive in a pipe) and are handled in
+it, one at a time:
+
+    TERM, INT   stop gracefully; the second one at once
+    HUP         reload the configuration, see `reload`
+    USR1        reopen the log, log statistics
+    CHLD        reap, strangers included
+
+The supervision follows gunicorn's arbiter: a child that does not answer
+through its work loop gets SIGABRT, then SIGKILL; a dead one is replaced at
+once, later with growing delays; one that cannot start five times in a row
+stops the relay with an exit code of its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+
+from madmail import log
+from madmail.bus.frame import pack
+from madmail.master import child, exits, process
+from madmail.master.control import ControlServer
+from madmail.master.exits import Stop
+from madmail.master.listeners import Listeners
+from madmail.master.plan import Kind, Plan, Renewal, auto
+from madmail.master.post import BOOT_ATTEMPTS, TERMINATED_DELAY, Post, Process
+from madmail.master.privileges import Identity, identity
+from madmail.master.reload import reload_steps
+from madmail.master.state import RUN, StateDirectory, prepare
+from madmail.settings import Settings
+from madmail.shard.address import bind, connect
+
+PING_INTERVAL = 2.0  # seconds; less for a short heartbeat
+ABORT_TIME = 1.0  # seconds between SIGABRT and SIGKILL
+BOOT_TIME = 300.0  # seconds a child may take to be ready (a large database to upgrade)
+RETIRE_TIME = 60.0  # seconds a retiring shard or courier gets
+
+_SIGNALS = ('TERM', 'INT', 'HUP', 'QUIT', 'USR1', 'CHLD')
+_log = log.get('master')
+
+
+class Arbiter:
+    """The master of one relay.
+
+    `load` reads the configuration anew for a reload.  `on_ready` is called
+    once, when all children serve for the first time.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        plan: Plan,
+        load: Callable[[], Settings] | None = None,
+        on_ready: Callable[[Arbiter], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.plan = plan
+        self.load = load
+        self.generation = 1
+        self.started = time.time()
+        self.listeners = Listeners()
+        self.own_listeners: dict[tuple[str, int], socket.socket] = {}
+        self.posts: list[Post] = []
+        self.processes: dict[int, Process] = {}
+        self.reloading: Iterator[None] | None = None
+        self.reload_wanted = False
+        self.stopping = False
+        self.user: Identity | None = None
+        self.state: StateDirectory
+        self._roles: dict[str, Callable[[child.ChildContext], child.Role]] = {}
+        self._on_ready = on_ready
+        self._exit_code = exits.OK
+        self._exit_reason = ''
+        self._stop_at = 0.0
+        self._asked_last = False
+        self._wake: tuple[int, int] = (-1, -1)
+        self._control: ControlServer | None = None
+        self._pid = os.getpid()
+        self._statistics_number = 0
+
+    # -- life
+
+    def run(self) -> int:
+        """Serve until stopped; the exit code.  Raises Stop when it cannot begin."""
+        self._prepare()
+        try:
+            self._serve()
+        finally:
+            self._end()
+        if self._exit_reason:
+            raise Stop(self._exit_code, self._exit_reason)
+        return self._exit_code
+
+    def _prepare(self) -> None:
+        settings = self.settings
+        process.name_process('madmail')
+        process.raise_limits()
+        self.user = identity(settings['user'])
+        self.state = prepare(settings['state_dir'], settings['processes.shards'], auto(), self.user)
+        try:
+            configure_log(settings, self.user)
+            for kind in self.plan.kinds:
+                self._roles[kind.name] = kind.load()
+            if gevent._hub_local.get_hub_if_exists() is not None:
+                raise Stop(exits.BOOT, 'a loop was made before the fork')
+            self.listeners.bind(settings, self.plan.listeners)
+            for kind in self.plan.kinds:
+                count = self.plan.count(kind, settings, self.state.shards)
+                self.posts += [Post(kind, index) for index in range(count)]
+                if kind.own_listener:
+                    for index in range(count):
+                        self._bind_own(kind, index)
+            self._control = ControlServer(self)
+            if self.user:
+                for entry in (self.state.path / RUN).iterdir():
+                    self.user.give(entry)
+            self.state.write_pid()
+        except OSError as error:
+            self._end()
+            what = f': {error.filename}' if error.filename else ''
+            raise Stop(exits.STATE, f'cannot start{what}: {error.strerror}') from None
+        except BaseException:
+            self._end()
+            raise
+
+    def _bind_own(self, kind: Kind, index: int) -> None:
+        name = f'{kind.name}-{index}.sock'
+        self.own_listeners[kind.name, index] = bind(self.state.path, name)
+
+    def _serve(self) -> None:
+        self._catch_signals()
+        # What is loaded now is shared with the children until they write to it;
+        # a collection would write to all of it.
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+        _log.info('starting', shards=self.state.shards, children=len(self.posts))
+        last = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - last > PING_INTERVAL * 2:
+                for one in self.processes.values():
+                    one.heard = one.pinged = now  # we were stopped, not they
+            self._reap(now)
+            if self.stopping and self._stop_step(now):
+                return
+            self._heartbeat(now)
+            if not self.stopping:
+                self._fill(now)
+                self._reload_step()
+                self._announce()
+            assert self._control is not None
+            self._control.turn(now)
+            last = time.monotonic()
+            self._wait()
+
+    def _end(self) -> None:
+        self.listeners.close()
+        for listener in self.own_listeners.values():
+            listener.close()
+        for one in self.processes.values():
+            one.close()
+        if self._control:
+            self._control.close()
+        for number in self._wake:
+            if number >= 0:
+                signal.set_wakeup_fd(-1)
+                os.close(number)
+        self._wake = (-1, -1)
+        self.state.close()
+
+    # -- signals
+
+    def _catch_signals(self) -> None:
+        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
+        for name in _SIGNALS:
+            # the interpreter writes the number into the pipe; nothing else happens here
+            signal.signal(getattr(signal, f'SIG{name}'), lambda number, frame: None)
+        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+    def _signalled(self) -> None:
+        try:
+            numbers = os.read(self._wake[0], 4096)
+        except BlockingIOError:
+            return
+        for number in numbers:
+            if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+                self.stop(at_once=number == signal.SIGQUIT)
+            elif number == signal.SIGHUP:
+                self.reload_wanted = True
+            elif number == signal.SIGUSR1:
+                self._reopen()
+
+    def _reopen(self) -> None:
+        try:
+            log.reopen()
+        except OSError as error:
+            _log.error('log not reopened', errno=error.errno)
+        self.tell({'kind': 'reopen'})
+        self.ask_statistics()
+        self._asked_last = True
+
+    # -- waiting and hearing
+
+    def _wait(self) -> None:
+        """Sleep until something happens or half a second has passed."""
+        assert self._control is not None
+        poll = select.poll()
+        poll.register(self._wake[0], select.POLLIN)
+        by_descriptor = {}
+        for one in self.processes.values():
+            if not one.closed:
+                by_descriptor[one.stream.fileno()] = one
+                events = select.POLLIN | (select.POLLOUT if one.unsent else 0)
+                poll.register(one.stream.fileno(), events)
+        self._control.register(poll)
+        for descriptor, events in poll.poll(self._patience()):
+            if descriptor == self._wake[0]:
+                self._signalled()
+            elif descriptor in by_descriptor:
+                one = by_descriptor[descriptor]
+                if events & select.POLLOUT:
+                    one.write()
+                if events & ~select.POLLOUT:
+                    self._hear(one)
+            else:
+                self._control.event(descriptor, events)
+
+    def _patience(self) -> int:
+        """Milliseconds until something is due."""
+        if self.reloading or self.stopping or self._asked_last:
+            return 50
+        now = time.monotonic()
+        due = [post.due - now for post in self.posts if post.process is None and not post.vacant]
+        if any(one.aborted for one in self.processes.values()):
+            due.append(0.1)
+        return int(max(0.0, min([*due, 0.5])) * 1000) + 1
+
+    def _hear(self, one: Process) -> None:
+        frames = one.read()
+        if frames is None:
+            one.close()  # it has died or is about to; if not, it gets help
+            one.deadline = time.monotonic() + ABORT_TIME
+            return
+        for frame in frames:
+            kind = frame.get('kind')
+            if kind == 'event':
+                self.publish(frame, one)
+            elif kind == 'pong':
+                one.heard = time.monotonic()
+            elif kind == 'ready':
+                one.ready = True
+                one.heard = one.pinged = time.monotonic()
+                one.post.boot_failures = 0
+                _log.info('child ready', kind=one.kind.name, index=one.index, pid=one.pid)
+            elif kind == 'awaiting':
+                one.awaiting = True
+            elif kind == 'retiring':
+                self._retires_itself(one)
+            elif kind == 'boot_failed':
+                one.boot_error = str(frame.get('reason', ''))
+            elif kind == 'statistics':
+                one.statistics = frame.get('data') or {}
+                one.statistics_number = int(frame.get('n', 0))
+
+    def _retires_itself(self, one: Process) -> None:
+        """Somebody sent it SIGTERM.  A gate may linger beside its replacement, others may not."""
+        if one.retiring:
+            return
+        one.terminated = True
+        if one.kind.renewal is Renewal.OVERLAP:
+            one.retiring = True
+            if one.post.process is one:
+                one.post.process = None
+                one.post.due = time.monotonic() + TERMINATED_DELAY
+        else:
+            one.deadline = time.monotonic() + RETIRE_TIME
+
+    def publish(self, frame: dict[str, Any], origin: Process | None = None) -> None:
+        """Pass an event on to all children but the one it comes from."""
+        data = pack({'kind': 'event', 'topic': frame['topic'], 'data': frame['data']})
+        for one in self.processes.values():
+            if one is not origin:
+                one.send_packed(data, droppable=True)
+
+    def tell(self, frame: dict[str, Any]) -> None:
+        for one in self.processes.values():
+            one.send(frame)
+
+    def ask_statistics(self) -> int:
+        """Ask all children; the number their answers will carry."""
+        self._statistics_number += 1
+        self.tell({'kind': 'statistics', 'n': self._statistics_number})
+        return self._statistics_number
+
+    # -- heartbeat
+
+    def _heartbeat(self, now: float) -> None:
+        limit = self.settings['master.heartbeat']
+        interval = min(PING_INTERVAL, limit / 4)
+        for one in list(self.processes.values()):
+            if one.aborted:
+                if now - one.aborted > ABORT_TIME:
+                    self.kill(one)
+            elif one.deadline and now > one.deadline:
+                _log.warning('child did not end in time', kind=one.kind.name, index=one.index)
+                self.kill(one)
+            elif now - one.heard > (limit if one.ready else BOOT_TIME):
+                _log.error('child is stuck', kind=one.kind.name, index=one.index, pid=one.pid)
+                one.aborted = now
+                one.doomed = True
+                self._signal(one, signal.SIGABRT)
+            elif one.ready and now - one.pinged >= interval:
+                one.pinged = now
+                one.send({'kind': 'ping', 'n': int(now)})
+        if self._asked_last and all(
+            one.statistics_number == self._statistics_number or not one.ready
+            for one in self.processes.values()
+        ):
+            self._asked_last = False
+            for one in self.processes.values():
+                facts = {k: v for k, v in (one.statistics or {}).items() if k != 'exceptions'}
+                _log.info('statistics', child=f'{one.kind.name}-{one.index}', **facts)
+
+    def kill(self, one: Process) -> None:
+        one.doomed = True
+        self._signal(one, signal.SIGKILL)
+
+    def _signal(self, one: Process, number: int) -> None:
+        try:
+            os.kill(one.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def retire(self, one: Process, *, succeeded: bool = False, limit: float = 0.0) -> None:
+        """Tell a child to end; it is killed after `limit` seconds, 0 = never."""
+        one.retiring = True
+        one.deadline = time.monotonic() + limit if limit else 0.0
+        one.send({'kind': 'retire', 'succeeded': succeeded, 'stopping': self.stopping})
+
+    # -- death and birth
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            one = self.processes.get(pid)
+            if one is not None:
+                self._last_words(one)
+                del self.processes[pid]
+                self._buried(one, os.waitstatus_to_exitcode(status), now)
+
+    def _last_words(self, one: Process) -> None:
+        """Hear what a dead child had still said."""
+        while not one.closed:
+            poll = select.poll()
+            poll.register(one.stream.fileno(), select.POLLIN)
+            if not poll.poll(0):
+                return
+            self._hear(one)
+
+    def _buried(self, one: Process, code: int, now: float) -> None:
+        one.close()
+        post = one.post
+        if one.kind.renewal is Renewal.OVERLAP and self.plan.shared and self.plan.forget:
+            self.plan.forget(self.plan.shared, one.index)
+        expected = one.retiring or self.stopping
+        if not expected or code:
+            facts = {'kind': one.kind.name, 'index': one.index, 'pid': one.pid}
+            if code == -signal.SIGKILL and not one.doomed:
+                _log.error('child killed, perhaps for lack of memory', **facts)
+            elif code < 0:
+                _log.error('child died', signal=signal.Signals(-code).name, **facts)
+            else:
+                _log.error('child ended', status=code, **facts)
+        if post.successor is one:
+            post.successor = None
+            post.died(one, now)
+        elif post.process is one:
+            post.process = None
+            if post.successor is not None:
+                # It has what its predecessor passed on; should that have died
+                # before, it must not wait for it.
+                post.process, post.successor = post.successor, None
+                if not post.process.ready:
+                    hang_up(self.state.path, f'{one.kind.name}-{one.index}.handoff')
+            elif not expected or not one.retiring:
+                post.died(one, now)
+
+    def _fill(self, now: float) -> None:
+        for post in self.posts:
+            if post.process is None and not post.vacant and not self.stopping:
+                if post.boot_failures >= BOOT_ATTEMPTS:
+                    if self.reloading and post.kind.renewal is Renewal.OVERLAP:
+                        continue  # the reload gives up
+                    self._fail(post)
+                elif now >= post.due:
+                    post.process = self.spawn(post)
+
+    def _fail(self, post: Post) -> None:
+        reason = post.boot_error or 'it died without a word'
+        self._exit_code = exits.BOOT
+        self._exit_reason = f'{post.kind.name} {post.index} cannot start: {reason}'
+        self.stop()
+
+    def free_slot(self) -> int:
+        """A number no living child of the overlapping kind has, or -1."""
+        taken = {
+            one.index for one in self.processes.values() if one.kind.renewal is Renewal.OVERLAP
+        }
+        return next((slot for slot in range(self.plan.slots) if slot not in taken), -1)
+
+    def _evict(self) -> int:
+        """End the longest lingering gate; its slot."""
+        lingering = [
+            one
+            for one in self.processes.values()
+            if one.kind.renewal is Renewal.OVERLAP and one.retiring
+        ]
+        oldest = min(lingering, key=lambda one: one.born)
+        _log.warning('too many lingering gates, the oldest ends', pid=oldest.pid)
+        self.kill(oldest)
+        os.waitpid(oldest.pid, 0)
+        del self.processes[oldest.pid]
+        self._buried(oldest, -signal.SIGKILL, time.monotonic())
+        return oldest.index
+
+    def spawn(
+        self, post: Post, *, takeover: bool = False, settings: Settings | None = None
+    ) -> Process:
+        """Fork a child for `post`."""
+        index = post.index
+        if post.kind.renewal is Renewal.OVERLAP:
+            index = self.free_slot()
+            if index < 0:
+                index = self._evict()
+        ours, theirs = socket.socketpair()
+        settings = settings or self.settings
+        pid = os.fork()
+        if pid == 0:
+            code = child.BOOT_EXIT
+            try:
+                ours.close()
+                code = self._become(post, index, takeover, theirs, settings)
+            except BaseException as error:
+                sys.stderr.write(f'madmail {post.kind.name}: {type(error).__name__}: {error}\n')
+            finally:
+                os._exit(code)
+        theirs.close()
+        one = Process(pid, post, index, self.generation, ours)
+        self.processes[pid] = one
+        return one
+
+    def _become(
+        self,
+        post: Post,
+        index: int,
+        takeover: bool,
+        stream: socket.socket,
+        settings: Settings,
+    ) -> int:
+        """In the child: keep what is ours, close the rest, live."""
+        signal.set_wakeup_fd(-1)
+        for number in self._wake:
+            os.close(number)
+        kind = post.kind
+        listeners = self.listeners.named(kind.listeners)
+        mine = {listener for group in listeners.values() for listener in group}
+        for listener in self.listeners.all():
+            if listener not in mine:
+                listener.close()
+        for (name, number), listener in self.own_listeners.items():
+            if (name, number) == (kind.name, index) and kind.own_listener:
+                listeners[kind.name] = [listener]
+            else:
+                listener.close()
+        for one in self.processes.values():
+            one.close()
+        if self._control:
+            self._control.close(unlink=False)
+        process.name_process(f'madmail-{kind.name}')
+        if self.user:
+            self.user.assume()
+        if not process.die_with_parent(self._pid, signal.SIGKILL):
+            return 1
+
+        def context(channel: child.Channel) -> child.ChildContext:
+            return child.ChildContext(
+                kind=kind.name,
+                index=index,
+                settings=settings,
+                state_dir=self.state.path,
+                shards=self.state.shards,
+                generation=self.generation,
+                listeners=listeners,
+                shared=self.plan.shared,
+                takeover=takeover,
+                channel=channel,
+            )
+
+        return child.live(self._roles[kind.name], stream, context)
+
+    # -- becoming ready, reloading, stopping
+
+    @property
+    def complete(self) -> bool:
+        """Whether every post is filled by a child that serves."""
+        return all(post.process is not None and post.process.ready for post in self.posts)
+
+    def _announce(self) -> None:
+        if self._on_ready and self.complete:
+            announce, self._on_ready = self._on_ready, None
+            announce(self)
+
+    def _reload_step(self) -> None:
+        if self.reloading is None and self.reload_wanted:
+            self.reload_wanted = False
+            self.reloading = reload_steps(self)
+        if self.reloading is not None:
+            try:
+                next(self.reloading)
+            except StopIteration:
+                self.reloading = None
+            except Stop as refused:
+                self.reloading = None
+                self.reload_refused(str(refused))
+            else:
+                return
+            assert self._control is not None
+            self._control.reloaded()
+
+    reload_error = ''
+
+    def reload_refused(self, reason: str) -> None:
+        """Everything stays as it was."""
+        self.reload_error = reason
+        _log.error('reload refused', reason=reason)
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Begin to stop; a second time, or `at_once`, kills."""
+        if self.stopping or at_once:
+            self._stop_at = time.monotonic()
+        else:
+            self._stop_at = time.monotonic() + self.settings['master.grace']
+        if not self.stopping:
+            self.stopping = True
+            self.reloading = None
+            _log.info('stopping')
+            self.listeners.close()
+            for one in self.processes.values():
+                # Shards go last, so that the courier can tell them what it has sent
+                # and the gates can carry what they still have to say.
+                if one.kind.renewal is not Renewal.TAKEOVER or not one.ready:
+                    self.retire(one)
+
+    def _stop_step(self, now: float) -> bool:
+        """One turn of stopping; True when nobody is left."""
+        if not self.processes:
+            return True
+        if now >= self._stop_at:
+            for one in self.processes.values():
+                if not one.doomed:
+                    self.kill(one)
+            return False
+        grace = self.settings['master.grace']
+        busy = any(one.kind.renewal is Renewal.AFTER for one in self.processes.values())
+        if not busy or now > self._stop_at - grace / 2:
+            for one in self.processes.values():
+                if not one.retiring:
+                    self.retire(one)
+        for one in self.processes.values():
+            if not one.ready and not one.doomed:
+                self.kill(one)  # nothing begun, nothing lost
+        return False
+
+
+def configure_log(settings: Settings, user: Identity | None) -> None:
+    """Open the log as configured.  Raises Stop; the old log stays then."""
+    target = settings['log']
+    try:
+        log.configure(target, settings['log_level'])
+        if user and target not in ('off', 'stderr'):
+            user.give(Path(target))
+    except OSError as error:
+        raise Stop(exits.CONFIGURATION, f'log: {target}: {error.strerror}') from None
+
+
+def hang_up(state_dir: Path, name: str) -> None:
+    """Let a successor that waits for a dead predecessor go on with nothing."""
+    try:
+        connect(state_dir, name).close()
+    except OSError:
+        pass  # it does not wait

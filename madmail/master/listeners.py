@@ -1,0 +1,129 @@
+"""Binding the listening sockets, and saying who is in the way when one is taken."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+
+from madmail.master.exits import PORT, Stop
+from madmail.settings import Address, Settings
+
+BACKLOG = 4096
+_LISTEN = '0A'  # TCP_LISTEN as /proc/net/tcp writes it
+
+
+class Listeners:
+    """The TCP listeners of a relay by name; kept open over reloads."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[tuple[str, Address], socket.socket] = {}
+
+    def named(self, names: Iterable[str]) -> dict[str, list[socket.socket]]:
+        """The sockets of each of `names`, in the form a child gets them."""
+        return {
+            name: [s for (bound, _), s in self._sockets.items() if bound == name] for name in names
+        }
+
+    def all(self) -> list[socket.socket]:
+        return list(self._sockets.values())
+
+    def bind(self, settings: Settings, names: Iterable[str]) -> None:
+        """Bind what `settings` wants of listen.`names` and is not bound yet.
+
+        All or nothing: raises Stop and has bound none.
+        """
+        fresh: dict[tuple[str, Address], socket.socket] = {}
+        try:
+            for name in names:
+                for address in settings[f'listen.{name}']:
+                    if (name, address) not in self._sockets:
+                        fresh[name, address] = bind(name, address)
+        except Stop:
+            for listener in fresh.values():
+                listener.close()
+            raise
+        self._sockets.update(fresh)
+
+    def keep(self, settings: Settings, names: Iterable[str]) -> None:
+        """Close what `settings` does not want any more."""
+        wanted = {(name, a) for name in names for a in settings[f'listen.{name}']}
+        for key in [key for key in self._sockets if key not in wanted]:
+            self._sockets.pop(key).close()
+
+    def addresses(self) -> list[tuple[str, Address]]:
+        """What is bound, with the ports the kernel chose for port 0."""
+        return [
+            (name, Address(address.host, listener.getsockname()[1]))
+            for (name, address), listener in self._sockets.items()
+        ]
+
+    def close(self) -> None:
+        for listener in self._sockets.values():
+            listener.close()
+        self._sockets.clear()
+
+
+def bind(name: str, address: Address) -> socket.socket:
+    """A non-blocking listening socket.  Raises Stop with the reason."""
+    host = '127.0.0.1' if address.host == 'localhost' else address.host
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    try:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise Stop(PORT, f'listen.{name}: {address}: {error.strerror}') from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, address.port))
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise Stop(PORT, f'listen.{name}: {address}: {_reason(error, address)}') from None
+    return listener
+
+
+def _reason(error: OSError, address: Address) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f'the port is taken by {holder(address.port)}'
+    if error.errno == errno.EACCES and address.port < 1024:
+        return 'ports below 1024 need root or the capability CAP_NET_BIND_SERVICE'
+    if error.errno == errno.EADDRNOTAVAIL:
+        return 'this host does not have that address'
+    return error.strerror or 'cannot be bound'
+
+
+def holder(port: int) -> str:
+    """The processes that listen on TCP `port`: `dovecot (process 4711)`."""
+    inodes = set()
+    for table in ('/proc/net/tcp', '/proc/net/tcp6'):
+        try:
+            lines = Path(table).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            fields = line.split()
+            if fields[3] == _LISTEN and int(fields[1].rpartition(':')[2], 16) == port:
+                inodes.add(fields[9])
+    found = {}
+    for pid in filter(str.isdigit, os.listdir('/proc')) if inodes else ():
+        try:
+            for entry in os.scandir(f'/proc/{pid}/fd'):
+                match = re.fullmatch(r'socket:\[(\d+)\]', os.readlink(entry.path))
+                if match and match[1] in inodes:
+                    found[int(pid)] = Path(f'/proc/{pid}/comm').read_text().strip()
+                    break
+        except OSError:
+            continue  # gone, or somebody else's
+    if os.getpid() in found:
+        return 'another listener of this configuration'
+    if not found:
+        return 'another process (root can see which)'
+    first = min(found)
+    more = f' and {len(found) - 1} more' if len(found) > 1 else ''
+    return f'{found[first]} (process {first}{more})'

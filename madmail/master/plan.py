@@ -1,0 +1,103 @@
+"""Which children a relay has, and what each of them is given."""
+
+from __future__ import annotations
+
+import importlib
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+from madmail.master.child import ChildContext, Role
+from madmail.master.exits import BOOT, Stop
+from madmail.settings import Settings
+
+AUTO_LIMIT = 8  # processes of a kind that `auto` makes at most
+
+
+class Renewal(Enum):
+    """How a reload replaces the children of a kind."""
+
+    OVERLAP = 'new ones first, the old ones linger until their connections end'
+    TAKEOVER = 'the successor waits for the sessions of the old one'
+    AFTER = 'the old one ends before the new one begins'
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of child."""
+
+    name: str
+    role: str  # 'package.module:Class'
+    renewal: Renewal
+    listeners: tuple[str, ...] = ()  # names of listen.* it accepts on
+    own_listener: bool = False  # a Unix socket run/NAME-N.sock of its own, as 'NAME'
+
+    def load(self) -> Callable[[ChildContext], Role]:
+        """Import the role's class.  Raises Stop when the installation is broken."""
+        module, _, name = self.role.partition(':')
+        try:
+            role: Callable[[ChildContext], Role] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise Stop(BOOT, f'{self.name}: cannot load {self.role}: {error}') from None
+        return role
+
+
+@dataclass
+class Plan:
+    """The kinds of children, in the order in which they start; stopping is the other way round.
+
+    `count` tells how many of a kind run.  `shared` is memory for the OVERLAP
+    kind, which has `slots` places; `forget(shared, slot)` cleans up behind a
+    child of it that died.
+    """
+
+    kinds: tuple[Kind, ...]
+    count: Callable[[Kind, Settings, int], int]  # kind, settings, shards
+    slots: int = 32
+    shared: mmap.mmap | None = None
+    forget: Callable[[mmap.mmap, int], None] | None = None
+    listeners: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.listeners = tuple(name for kind in self.kinds for name in kind.listeners)
+
+
+MAIL_LISTENERS = ('smtp', 'submission', 'submissions', 'imap', 'imaps')
+
+SHARD = Kind('shard', 'madmail.shard.process:ShardRole', Renewal.TAKEOVER, own_listener=True)
+GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTENERS)
+COURIER = Kind('courier', 'madmail.delivery.courier:CourierRole', Renewal.AFTER)
+
+
+def cores() -> int:
+    """Processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def auto() -> int:
+    """What `auto` means for gates and for the shards of a new state directory."""
+    return max(1, min(cores(), AUTO_LIMIT))
+
+
+def relay() -> Plan:
+    """The plan of a madmail relay."""
+    from madmail.gate import peers  # only a relay that runs needs the gate
+
+    def count(kind: Kind, settings: Settings, shards: int) -> int:
+        if kind is SHARD:
+            return shards
+        if kind is GATE:
+            return settings['processes.gates'] or auto()
+        return 1
+
+    shared = mmap.mmap(-1, peers.SIZE)
+    peers.prepare(shared)
+    return Plan(
+        (SHARD, GATE, COURIER),
+        count,
+        slots=peers.SLOTS,
+        shared=shared,
+        forget=peers.forget,
+    )

@@ -1,0 +1,506 @@
+"""The arbiter with tiny roles in real processes: deaths, hangs, reloads, stops."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from madmail.master import control
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+CONFIG = """
+domain: localhost
+state_dir: ./state
+listen: {{imap: 127.0.0.1:{port}}}
+processes: {{gates: 2, shards: 2}}
+master: {{heartbeat: 2s, grace: {grace}s}}
+limits: {{send_burst: {burst}}}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(('127.0.0.1', 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def until(condition: Callable[[], Any], what: str, seconds: float = 20.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f'never happened: {what}'
+        time.sleep(0.02)
+    return value
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] not in 'ZX'
+    except OSError:
+        return False
+
+
+class Relay:
+    """A fake relay as its operator sees it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / 'state'
+        self.port = free_port()
+        self.write()
+        self.process: subprocess.Popen[str] | None = None
+
+    def write(self, text: str = '', *, burst: int = 1, grace: int = 5, port: int = 0) -> None:
+        text = text or CONFIG.format(port=port or self.port, burst=burst, grace=grace)
+        (self.directory / 'madmail.yaml').write_text(text)
+
+    def launch(self, **environment: str) -> subprocess.Popen[str]:
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).parent / 'fake_relay.py'), 'madmail.yaml'],
+            cwd=self.directory,
+            env={**os.environ, 'PYTHONPATH': str(CHECKOUT), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        return self.process
+
+    def start(self, **environment: str) -> Relay:
+        process = self.launch(**environment)
+        assert process.stdout is not None
+        readable, _, _ = select.select([process.stdout], [], [], 20)
+        line = process.stdout.readline() if readable else ''
+        assert line.startswith('ready'), process.communicate(timeout=5)
+        return self
+
+    def status(self) -> dict[str, Any]:
+        status = control.ask(self.state, {'command': 'status'})
+        assert status is not None
+        return status
+
+    def children(self, kind: str, *, state: str = 'serving') -> list[dict[str, Any]]:
+        return [c for c in self.status()['children'] if c['kind'] == kind and c['state'] == state]
+
+    def pids(self, kind: str) -> list[int]:
+        return [c['pid'] for c in self.children(kind)]
+
+    def all_pids(self) -> list[int]:
+        return [c['pid'] for c in self.status()['children']]
+
+    def signal(self, number: int) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def end(self, timeout: float = 20) -> tuple[int, str]:
+        assert self.process is not None
+        _, errors = self.process.communicate(timeout=timeout)
+        return self.process.returncode, errors
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(('127.0.0.1', self.port), timeout=10)
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Relay]:
+    relay = Relay(tmp_path)
+    yield relay
+    if relay.process and relay.process.poll() is None:
+        relay.process.kill()
+        relay.process.communicate()
+
+
+def test_children_start_with_their_own_descriptors_only(relay: Relay) -> None:
+    relay.start()
+    status = relay.status()
+    kinds = [c['kind'] for c in status['children']]
+    assert kinds == ['courier', 'gate', 'gate', 'shard', 'shard']
+    assert status['complete']
+    by_kind = {c['kind']: c['statistics'] for c in status['children']}
+    assert by_kind['gate']['listeners'] == ['imap', 'smtp']
+    assert by_kind['shard']['listeners'] == ['shard']
+    assert by_kind['courier']['listeners'] == []
+    counts = {
+        kind: {c['statistics']['descriptors'] for c in status['children'] if c['kind'] == kind}
+        for kind in by_kind
+    }
+    assert all(len(numbers) == 1 for numbers in counts.values())  # whoever was forked later too
+
+
+@pytest.mark.parametrize('kind', ['gate', 'shard', 'courier'])
+def test_a_killed_child_is_replaced_at_once(relay: Relay, kind: str) -> None:
+    relay.start()
+    before = relay.pids(kind)
+    os.kill(before[0], signal.SIGKILL)
+    began = time.monotonic()
+    after = until(
+        lambda: len(now := relay.pids(kind)) == len(before) and before[0] not in now and now,
+        'replacement',
+    )
+    assert time.monotonic() - began < 3
+    assert set(before[1:]) < set(after)
+    assert relay.connect().recv(100) == b'generation 1\n'
+
+
+@pytest.mark.parametrize('how', ['stuck', 'frozen'])
+def test_a_child_whose_work_loop_hangs_is_killed_and_replaced(relay: Relay, how: str) -> None:
+    relay.start()
+    pid = relay.pids('courier')[0]
+    (relay.state / f'{how}-courier').touch()
+    until(lambda: not alive(pid), 'death of the stuck child')
+    (relay.state / f'{how}-courier').unlink()
+    until(lambda: relay.pids('courier') not in ([], [pid]), 'replacement')
+
+
+def test_a_stopped_child_is_killed_and_replaced(relay: Relay) -> None:
+    relay.start()
+    pid = relay.pids('courier')[0]
+    os.kill(pid, signal.SIGSTOP)
+    until(lambda: relay.pids('courier') not in ([], [pid]), 'replacement')
+    assert not alive(pid)
+
+
+def test_a_sound_child_is_left_alone_beyond_the_heartbeat(relay: Relay) -> None:
+    relay.start()
+    before = relay.all_pids()
+    time.sleep(5)
+    assert relay.all_pids() == before
+
+
+def test_a_child_that_cannot_start_stops_the_relay_with_the_reason(relay: Relay) -> None:
+    relay.state.mkdir()
+    (relay.state / 'break-courier').touch()
+    relay.launch()
+    code, errors = relay.end()
+    assert code == 6
+    assert errors == 'Error: courier 0 cannot start: the fake is broken\n'
+
+
+def test_kill_of_the_master_ends_all_children(relay: Relay) -> None:
+    relay.start()
+    pids = relay.all_pids()
+    relay.signal(signal.SIGKILL)
+    until(lambda: not any(map(alive, pids)), 'end of all children', 3)
+    relay.start()  # and the state directory is free again
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_stop_is_graceful_and_complete(relay: Relay, number: int) -> None:
+    relay.start()
+    pids = relay.all_pids()
+    with relay.connect() as connection:
+        connection.recv(100)
+        relay.signal(number)
+        assert relay.end() == (0, '')
+    assert not any(map(alive, pids))
+    assert not (relay.state / 'master.pid').exists()
+
+
+def test_who_does_not_retire_is_killed_after_the_grace(relay: Relay) -> None:
+    relay.write(grace=1)
+    relay.start()
+    (relay.state / 'slow-courier').touch()
+    began = time.monotonic()
+    relay.signal(signal.SIGTERM)
+    assert relay.end()[0] == 0
+    assert 0.9 < time.monotonic() - began < 5
+
+
+def test_a_second_signal_kills_at_once(relay: Relay) -> None:
+    relay.write(grace=300)
+    relay.start()
+    (relay.state / 'slow-shard').touch()
+    relay.signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert relay.process is not None
+    assert relay.process.poll() is None
+    relay.signal(signal.SIGTERM)
+    assert relay.end(5)[0] == 0
+
+
+def test_sigterm_to_the_whole_process_group_is_a_stop(relay: Relay) -> None:
+    relay.start()
+    for pid in relay.all_pids():
+        os.kill(pid, signal.SIGTERM)
+    relay.signal(signal.SIGTERM)
+    assert relay.end() == (0, '')
+
+
+def test_a_terminated_gate_is_replaced_while_its_connections_go_on(relay: Relay) -> None:
+    relay.start()
+    before = relay.pids('gate')
+    with relay.connect() as connection:
+        connection.recv(100)
+        for pid in before:
+            os.kill(pid, signal.SIGTERM)
+        until(lambda: len(set(relay.pids('gate')) - set(before)) == 2, 'two new gates')
+        connection.sendall(b'still there\n')
+        assert connection.recv(100) == b'still there\n'
+
+
+def test_reload_replaces_everything_and_keeps_connections(relay: Relay) -> None:
+    relay.start()
+    before = relay.all_pids()
+    with relay.connect() as old:
+        assert old.recv(100) == b'generation 1\n'
+        relay.write(burst=7)
+        assert control.ask(relay.state, {'command': 'reload'}) == {
+            'reloaded': True,
+            'generation': 2,
+        }
+        status = relay.status()
+        serving = [c for c in status['children'] if c['state'] == 'serving']
+        lingering = [c for c in status['children'] if c['state'] != 'serving']
+        assert len(serving) == 5
+        assert {c['generation'] for c in serving} == {2}
+        assert {c['statistics']['burst'] for c in serving} == {7}
+        assert [c['kind'] for c in lingering] == ['gate']
+        assert not {c['pid'] for c in serving} & set(before)
+        indices = [c['index'] for c in status['children'] if c['kind'] == 'gate']
+        assert len(set(indices)) == 3
+        inherited = json.loads((relay.state / 'inherited').read_text())
+        assert inherited['from'] in before  # the shard passed its sessions on
+        old.sendall(b'hello\n')
+        assert old.recv(100) == b'hello\n'
+        with relay.connect() as new:
+            assert new.recv(100) == b'generation 2\n'
+    until(lambda: not relay.children('gate', state='retiring'), 'end of the lingering gate')
+
+
+def test_connecting_never_fails_during_reloads(relay: Relay) -> None:
+    relay.start()
+    generations = set()
+    for _ in range(3):
+        relay.signal(signal.SIGHUP)
+        for _ in range(60):
+            with relay.connect() as connection:
+                generations.add(connection.recv(100))
+            time.sleep(0.005)
+    until(lambda: relay.status()['generation'] >= 3, 'reloads')
+    assert b'generation 1\n' in generations
+    assert len(generations) > 1
+
+
+@pytest.mark.parametrize(
+    ('text', 'why'),
+    [
+        ('limits: {send_brust: 1}\n', 'did you mean limits.send_burst?'),
+        ('domain: other.example\nstate_dir: ./state\n', 'domain was changed'),
+        (
+            'state_dir: ./state\nlisten: {imap: 127.0.0.1:TAKEN}\n',
+            'the port is taken by',
+        ),
+    ],
+)
+def test_a_bad_configuration_is_refused_and_nothing_changes(
+    relay: Relay, text: str, why: str
+) -> None:
+    relay.start()
+    before = relay.all_pids()
+    with socket.create_server(('127.0.0.1', 0)) as taken:
+        relay.write(text.replace('TAKEN', str(taken.getsockname()[1])))
+        with pytest.raises(control.Refused, match=re.escape(why)):
+            control.ask(relay.state, {'command': 'reload'})
+    assert relay.all_pids() == before
+    with relay.connect() as connection:
+        assert connection.recv(100) == b'generation 1\n'
+
+
+def test_a_reload_with_which_gates_do_not_start_is_refused(relay: Relay) -> None:
+    relay.start()
+    before = relay.all_pids()
+    (relay.state / 'break-gate').touch()
+    with pytest.raises(control.Refused, match='gate cannot start: the fake is broken'):
+        control.ask(relay.state, {'command': 'reload'})
+    assert until(lambda: relay.all_pids() == before, 'only the old children')
+    (relay.state / 'break-gate').unlink()
+    control.ask(relay.state, {'command': 'reload'})
+    assert not set(relay.all_pids()) & set(before)
+
+
+def test_a_shard_whose_successor_does_not_start_goes_on(relay: Relay) -> None:
+    relay.start()
+    before = relay.pids('shard')
+    (relay.state / 'break-shard').touch()
+    with pytest.raises(control.Refused, match='old settings are kept by shard 0'):
+        control.ask(relay.state, {'command': 'reload'})
+    assert relay.pids('shard') == before
+    (relay.state / 'break-shard').unlink()
+    control.ask(relay.state, {'command': 'reload'})
+    assert not set(relay.pids('shard')) & set(before)
+
+
+def test_reload_moves_listeners(relay: Relay) -> None:
+    relay.start()
+    former = relay.port
+    with relay.connect() as old:
+        old.recv(100)
+        relay.port = free_port()
+        relay.write()
+        control.ask(relay.state, {'command': 'reload'})
+        with relay.connect() as new:
+            assert new.recv(100) == b'generation 2\n'
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(('127.0.0.1', former))
+        old.sendall(b'x')
+        assert old.recv(1) == b'x'
+
+
+def test_slots_run_out_and_the_oldest_lingering_gate_ends(relay: Relay) -> None:
+    relay.start(SLOTS='5')
+    connections = []
+    for number in (1, 2, 3, 4):
+        if number > 1:
+            control.ask(relay.state, {'command': 'reload'})
+        connections.append(relay.connect())
+        assert connections[-1].recv(100) == b'generation %d\n' % number
+    connections[0].settimeout(10)
+    assert connections[0].recv(10) == b''
+    connections[-1].sendall(b'y')
+    assert connections[-1].recv(1) == b'y'
+    for connection in connections:
+        connection.close()
+
+
+def test_events_reach_all_other_processes_and_the_publisher_once(relay: Relay) -> None:
+    relay.start()
+    with relay.connect() as connection:
+        connection.recv(100)
+        connection.sendall(b'publish\n')
+        connection.recv(100)
+        until(
+            lambda: [c['statistics']['events'] for c in relay.status()['children']] == [1] * 5,
+            'one event for each',
+        )
+    control.ask(relay.state, {'command': 'publish', 'topic': 'news', 'data': {}})
+    until(
+        lambda: [c['statistics']['events'] for c in relay.status()['children']] == [2] * 5,
+        'events published from outside',
+    )
+
+
+def test_a_taken_port_names_the_process(relay: Relay) -> None:
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            '-c',
+            'import socket,sys;s=socket.create_server(("127.0.0.1",0));'
+            'print(s.getsockname()[1],flush=True);sys.stdin.read()',
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    try:
+        port = int(holder.stdout.readline())
+        relay.write(port=port)
+        relay.launch()
+        code, errors = relay.end()
+    finally:
+        holder.communicate('')
+    assert code == 4
+    assert errors.startswith(f'Error: listen.imap: 127.0.0.1:{port}: the port is taken by ')
+    assert f'(process {holder.pid})' in errors
+
+
+def test_a_second_master_is_refused_by_name(relay: Relay) -> None:
+    relay.start()
+    assert relay.process is not None
+    first = relay.process
+    relay.write(port=free_port())
+    try:
+        relay.launch()
+        code, errors = relay.end()
+    finally:
+        relay.process = first
+    assert code == 5
+    assert errors == f'Error: state directory {relay.state} is in use by process {first.pid}\n'
+
+
+@pytest.mark.parametrize(
+    ('content', 'why'),
+    [
+        ('{"version": 99, "shards": 2}', 'is of version 99, this program knows 1'),
+        ('{"version": 1}', 'state.json is damaged'),
+        ('{"version": 1, "shards": 3}', 'was made with 3 shards, which is fixed'),
+    ],
+)
+def test_a_state_directory_we_cannot_use_is_refused(relay: Relay, content: str, why: str) -> None:
+    relay.state.mkdir()
+    (relay.state / 'state.json').write_text(content)
+    relay.launch()
+    code, errors = relay.end()
+    assert code == 5
+    assert why in errors
+    assert (relay.state / 'state.json').read_text() == content
+
+
+def test_a_state_directory_that_cannot_be_made_is_refused(relay: Relay) -> None:
+    relay.state.write_text('a file')
+    relay.launch()
+    code, errors = relay.end()
+    assert code == 5
+    assert f'state directory {relay.state}: ' in errors
+
+
+def test_the_state_directory_is_private(relay: Relay) -> None:
+    relay.start()
+    assert relay.state.stat().st_mode & 0o777 == 0o700
+    assert (relay.state / 'run' / 'control.sock').stat().st_mode & 0o777 == 0o600
+    assert json.loads((relay.state / 'state.json').read_text()) == {'version': 1, 'shards': 2}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give up root')
+def test_children_of_root_run_as_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    import pwd
+    import shutil
+    import tempfile
+
+    directory = Path(tempfile.mkdtemp(dir='/var/tmp'))
+    directory.chmod(0o755)
+    try:
+        relay = Relay(directory)
+        relay.write(CONFIG.format(port=relay.port, burst=1, grace=5) + 'user: nobody\n')
+        relay.start()
+        status = relay.status()
+        nobody = pwd.getpwnam('nobody').pw_uid
+        assert {c['statistics']['uid'] for c in status['children']} == {nobody}
+        assert relay.state.stat().st_uid == nobody
+        control.ask(relay.state, {'command': 'reload'})
+        pids = relay.all_pids()
+        relay.signal(signal.SIGKILL)
+        until(lambda: not any(map(alive, pids)), 'end of all children', 3)
+        relay.end()
+    finally:
+        shutil.rmtree(directory)
+
+
+def test_usr1_reopens_the_log_everywhere(relay: Relay) -> None:
+    path = relay.directory / 'log'
+    relay.write(CONFIG.format(port=relay.port, burst=1, grace=5) + f'log: {path}\n')
+    relay.start()
+    path.rename(relay.directory / 'log.1')
+    relay.signal(signal.SIGUSR1)
+    until(lambda: path.exists() and 'statistics child=gate-0' in path.read_text(), 'statistics')
+    until(lambda: path.read_text().count('statistics child=') == 5, 'statistics of all')
+
+
+def test_a_long_state_directory_path_works(relay: Relay) -> None:
+    deep = relay.directory / ('d' * 100) / ('e' * 100)
+    relay.state = deep
+    relay.write(CONFIG.format(port=relay.port, burst=1, grace=5).replace('./state', str(deep)))
+    relay.start()
+    assert relay.status()['complete']
