@@ -1,0 +1,250 @@
+"""The gate process: listeners, accepting, limits, TLS reload, drain.
+
+All gates accept on the same inherited sockets.  One callback accepts a batch,
+so a storm of connections shares the loop with the pipes.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from mmap import mmap
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import get_hub
+from gevent.event import Event
+
+from madmail import log
+from madmail.gate.connection import Connection, dialogue_of
+from madmail.gate.dialogue import Farewell
+from madmail.gate.gate import READ, Gate, Service
+from madmail.gate.peers import SIZE, Peers
+from madmail.tls.context import ServerTLS, Unusable
+
+if TYPE_CHECKING:
+    from madmail.master.child import ChildContext
+
+ACCEPT_BATCH = 16  # connections a callback
+ACCEPT_PAUSE = 0.2  # seconds, when out of descriptors or memory
+CERTIFICATE_CHECK = 30.0  # seconds between looks at the certificate's files
+RENEWAL_CHECK = 6 * 3600.0  # seconds between looks at the self-signed one's end
+LOOP_TIME = 5.0  # seconds in which a healthy loop comes round
+GRACE = 5.0  # seconds for logins under way when the process retires
+
+# listen.* → protocol, implicit TLS, ALPN name
+SERVICES = {
+    'smtp': ('inbound', False, 'smtp'),
+    'submission': ('submission', False, 'smtp'),
+    'submissions': ('submission', True, 'smtp'),
+    'imap': ('imap', False, 'imap'),
+    'imaps': ('imap', True, 'imap'),
+}
+
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_log = log.get('gate')
+
+
+class Door:
+    """One listener and its watcher."""
+
+    __slots__ = ('listener', 'service', 'watcher')
+
+    def __init__(self, loop: Any, listener: socket.socket, service: Service) -> None:
+        self.listener = listener
+        self.service = service
+        self.watcher = loop.io(listener.fileno(), READ)
+
+
+class GateRole:
+    """See `madmail.master`'s Role."""
+
+    def __init__(self, context: ChildContext) -> None:
+        self._context = context
+        self._doors: list[Door] = []
+        self._pause: Any = None  # the timer while accepting is paused
+        self._watch: Any = None
+        self._retiring = False
+        self._renewal_check = 0.0
+        self._gate: Gate | None = None
+        self._tls: ServerTLS | None = None
+
+    @property
+    def gate(self) -> Gate:
+        """What the connections share; there after `start`."""
+        assert self._gate is not None, 'not started'
+        return self._gate
+
+    def start(self) -> None:
+        """Begin to accept; returns at once.
+
+        Raises madmail.tls.context.Unusable, ValueError, OSError.
+        """
+        context = self._context
+        loop = get_hub().loop
+        # Made by the master before the fork, so that all gates share ticket keys.
+        self._tls = getattr(context, 'shared_tls', None) or ServerTLS(
+            context.settings, context.state_dir
+        )
+        self._gate = Gate(
+            loop,
+            context.settings,
+            context.state_dir,
+            context.shards,
+            Peers(context.shared or mmap(-1, SIZE), context.index),
+            first_shard=context.index,
+        )
+        for name, (protocol, implicit, alpn) in SERVICES.items():
+            for listener in context.listeners.get(name, ()):
+                listener.setblocking(False)
+                service = Service(name, protocol, implicit, self._tls.context(alpn))
+                self._doors.append(Door(loop, listener, service))
+        self._open_doors()
+        self._renewal_check = time.monotonic()
+        self._watch = loop.timer(CERTIFICATE_CHECK, CERTIFICATE_CHECK)
+        self._watch.start(self._look_at_certificate)
+
+    def check(self) -> bool:
+        """Whether the loop turns and connections are accepted, or deliberately not."""
+        turned = Event()
+        timer = get_hub().loop.timer(0.0)
+        timer.start(turned.set)
+        try:
+            if not turned.wait(LOOP_TIME):
+                return False
+        finally:
+            timer.stop()
+            timer.close()
+        if self._retiring or self._pause is not None:
+            return True
+        return all(door.watcher.active for door in self._doors)
+
+    def retire(self) -> None:
+        """Accept no more; return when the last session has ended by itself."""
+        self._retiring = True
+        if self._pause is not None:
+            self._stop_pause()
+        for door in self._doors:
+            door.watcher.stop()
+            door.watcher.close()
+            door.listener.close()
+        self._doors.clear()
+        if self._watch is not None:
+            self._watch.stop()
+        gate = self.gate
+        limit = time.monotonic() + GRACE
+        while len(gate.deadlines) and time.monotonic() < limit:
+            gevent.sleep(0.05)
+        for item in list(gate.deadlines):
+            item.retire()
+        while gate.counts.pipes or len(gate.deadlines):
+            gevent.sleep(0.1)
+
+    def statistics(self) -> dict[str, int]:
+        """Counts since the process began; `pipes` and `before_login` are what is open now."""
+        return {**self.gate.counts.as_dict(), 'before_login': len(self.gate.deadlines)}
+
+    def reload(self) -> None:
+        """Load the certificate anew, if it can be used; connections are not touched."""
+        assert self._tls is not None
+        try:
+            self._tls.reload()
+        except (Unusable, OSError) as error:
+            _log.error('certificate not usable, the old one stays', cause=type(error).__name__)
+        else:
+            _log.info('certificate loaded')
+
+    # -- accepting
+
+    def _open_doors(self) -> None:
+        for door in self._doors:
+            door.watcher.start(self._accept, door)
+
+    def _accept(self, door: Door) -> None:
+        gate = self.gate
+        for _ in range(ACCEPT_BATCH):
+            try:
+                stream, address = door.listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause_accepting()
+                    return
+                continue  # that one is gone: ECONNABORTED and its kin
+            try:
+                self._admit(door.service, stream, address[0])
+            except Exception as error:
+                stream.close()
+                gate.crashed(error)
+
+    def _admit(self, service: Service, stream: socket.socket, host: str) -> None:
+        gate = self.gate
+        stream.setblocking(False)
+        try:
+            # Before TLS: the session ticket and the greeting leave in two
+            # segments, and Nagle would hold the second for the peer's delayed
+            # acknowledgement, 40 ms.
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except OSError:
+            stream.close()  # gone already
+            return
+        peers = gate.peers
+        peer = peers.identify(host)
+        total, each = gate.limit('limits.connections'), gate.limit('limits.connections_per_ip')
+        if (total and peers.total() >= total) or (each and peers.connections(peer) >= each):
+            gate.counts.refused_connections += 1
+            if not service.implicit_tls:
+                farewell = dialogue_of(service, gate).farewell(Farewell.CONNECTIONS)
+                try:
+                    stream.send(farewell)
+                except OSError:
+                    pass
+            stream.close()
+            return
+        gate.counts.connections += 1
+        peers.opened(peer)
+        Connection(gate, service, stream, peer).start()
+
+    def _pause_accepting(self) -> None:
+        """The backlog waits; a listener left active would wake the loop without end."""
+        if self._pause is not None:
+            return
+        self.gate.counts.accept_pauses += 1
+        for door in self._doors:
+            door.watcher.stop()
+        self._pause = get_hub().loop.timer(ACCEPT_PAUSE)
+        self._pause.start(self._resume_accepting)
+
+    def _resume_accepting(self) -> None:
+        self._stop_pause()
+        self._open_doors()
+
+    def _stop_pause(self) -> None:
+        self._pause.stop()
+        self._pause.close()
+        self._pause = None
+
+    # -- the certificate
+
+    def _look_at_certificate(self) -> None:
+        assert self._tls is not None
+        if time.monotonic() - self._renewal_check > RENEWAL_CHECK:
+            self._renewal_check = time.monotonic()
+            if self._tls.due():
+                gevent.spawn(self._renew)
+                return
+        if self._tls.changed():
+            self.reload()
+
+    def _renew(self) -> None:
+        assert self._tls is not None
+        try:
+            # It syncs to disk, so not on the loop.
+            get_hub().threadpool.apply(self._tls.renew)
+        except (Unusable, OSError) as error:
+            _log.error('certificate not renewed', cause=type(error).__name__)
+        if self._tls.changed():
+            self.reload()

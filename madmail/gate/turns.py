@@ -1,0 +1,56 @@
+"""Turns for TLS handshakes, so that a storm of them does not hold the pipes.
+
+A step of a handshake takes up to half a millisecond.  When thousands of
+clients come back at once, libev would run all their steps in one iteration of
+the loop; here only `STEPS` of them run, the rest wait for the next iterations,
+between which established pipes are served.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+STEPS = 8  # an iteration, about 4 ms
+
+
+class Turns:
+    __slots__ = ('_crashed', '_left', '_timer', '_waiting')
+
+    def __init__(self, loop: Any, crashed: Callable[[BaseException], None]) -> None:
+        self._left = STEPS
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._timer = loop.timer(0.0)  # fires in the next iteration
+        self._crashed = crashed
+
+    def take(self) -> bool:
+        """Whether a step may run now; otherwise `wait` for one."""
+        if not self._timer.active:
+            self._timer.start(self._next)
+        if self._left <= 0 or self._waiting:
+            return False
+        self._left -= 1
+        return True
+
+    def wait(self, turn: Callable[[], None]) -> None:
+        """Call `turn` when its turn comes.  It checks itself whether it is still needed."""
+        self._waiting.append(turn)
+
+    def _next(self) -> None:
+        self._left = STEPS
+        waiting = self._waiting
+        while waiting and self._left > 0:
+            self._left -= 1
+            try:
+                waiting.popleft()()
+            except Exception as error:
+                self._crashed(error)
+        if waiting:
+            self._timer.stop()
+            self._timer.start(self._next)
+
+    def close(self) -> None:
+        self._waiting.clear()
+        self._timer.stop()
+        self._timer.close()
