@@ -214,9 +214,7 @@ class Store(Protocol):
     def uids(self, mailbox_id: int, first: int = 1, last: int = 0xFFFFFFFF) -> array[int]:
         """Ascending UIDs within the range, array('I')."""
 
-    def messages(
-        self, mailbox_id: int, first: int, last: int, limit: int = 1000
-    ) -> list[Message]:
+    def messages(self, mailbox_id: int, first: int, last: int, limit: int = 1000) -> list[Message]:
         """Rows in order of UID within the range, at most `limit` of them."""
 
     def message(self, mailbox_id: int, uid: int) -> Message | None: ...
@@ -240,9 +238,7 @@ class Store(Protocol):
     ) -> list[int]:
         """Remove messages that carry \\Deleted, all or those among `uids`; the UIDs removed."""
 
-    def copy(
-        self, mailbox_id: int, uids: Sequence[int], target_id: int
-    ) -> list[tuple[int, int]]:
+    def copy(self, mailbox_id: int, uids: Sequence[int], target_id: int) -> list[tuple[int, int]]:
         """Pairs (source UID, new UID); bodies are shared.  UIDs that are gone are skipped."""
 
     def move(

@@ -1,0 +1,137 @@
+"""Accounts of the shard."""
+
+from __future__ import annotations
+
+import time
+
+from madmail.store.commit import Transaction
+from madmail.store.database import Database, Row
+from madmail.store.interface import Account, AccountGone, MailboxGone
+
+COLUMNS = 'id, address, password, created_day, last_login_day, quota'
+
+
+class Accounts(Database):
+    """The part of the store that knows accounts."""
+
+    def account(self, address: str) -> Account | None:
+        """The account of a canonical address."""
+        row = self._read(f'SELECT {COLUMNS} FROM accounts WHERE address = ?', (address,)).fetchone()
+        return None if row is None else Account._make(row)
+
+    def account_by_id(self, account_id: int) -> Account | None:
+        row = self._read(f'SELECT {COLUMNS} FROM accounts WHERE id = ?', (account_id,)).fetchone()
+        return None if row is None else Account._make(row)
+
+    def accounts(self, after: str = '', limit: int = 1000) -> list[Account]:
+        """In order of address, beginning behind `after`."""
+        rows = self._read(
+            f'SELECT {COLUMNS} FROM accounts WHERE address > ? ORDER BY address LIMIT ?',
+            (after, limit),
+        )
+        return [Account._make(row) for row in rows.fetchall()]
+
+    def account_count(self) -> int:
+        return self._account_count
+
+    def usage(self, account_id: int) -> tuple[int, int]:
+        """(bytes, messages) of all the account's mailboxes."""
+        row = self._one(
+            'SELECT coalesce(sum(size), 0), coalesce(sum(messages), 0)'
+            ' FROM mailboxes WHERE account_id = ?',
+            account_id,
+        )
+        return row[0], row[1]
+
+    def create_account(self, address: str, password: str, day: int) -> Account | None:
+        """Account with its INBOX, subscribed; None when the address is taken."""
+
+        def work(tx: Transaction) -> Account | None:
+            if tx.execute('SELECT 1 FROM accounts WHERE address = ?', (address,)).fetchone():
+                return None
+            account_id = tx.execute(
+                'INSERT INTO accounts (address, password, created_day) VALUES (?, ?, ?)',
+                (address, password, day),
+            ).lastrowid
+            assert account_id is not None
+            tx.execute(
+                'INSERT INTO mailboxes (account_id, name, uid_validity) VALUES (?, ?, ?)',
+                (account_id, 'INBOX', self._uid_validity(tx)),
+            )
+            tx.execute('INSERT INTO subscriptions VALUES (?, ?)', (account_id, 'INBOX'))
+            tx.after.append(lambda: self._count_accounts(1))
+            return Account(account_id, address, password, day, 0, -1)
+
+        return self._submit(work)
+
+    def set_password(self, account_id: int, password: str) -> None:
+        """Store an encoded verifier.  Raises KeyError when there is no such account."""
+        self._change_account('password', account_id, password)
+
+    def set_quota(self, account_id: int, quota: int) -> None:
+        """Bytes, -1 for the relay's default.  Raises KeyError when there is no such account."""
+        self._change_account('quota', account_id, quota)
+
+    def record_login(self, account_id: int, day: int) -> None:
+        """Queue the new day; does not wait for durability, writes only if changed."""
+        account = self.account_by_id(account_id)
+        if account is not None and account.last_login_day < day:
+            self._commit.post(
+                lambda tx: tx.execute(
+                    'UPDATE accounts SET last_login_day = ? WHERE id = ? AND last_login_day < ?',
+                    (day, account_id, day),
+                )
+            )
+
+    def delete_account(self, account_id: int) -> None:
+        """With everything it owns; unknown accounts are ignored.
+
+        The address and its mailboxes are gone when this returns; their messages are
+        removed in slices afterwards, across restarts if need be.  Mail that was
+        accepted from it and waits in the outbox is still sent.
+        """
+
+        def work(tx: Transaction) -> None:
+            row = tx.execute('SELECT address FROM accounts WHERE id = ?', (account_id,)).fetchone()
+            if row is None:
+                return
+            self._routes.pop(row[0], None)
+            boxes: list[Row] = tx.execute(
+                'SELECT id, messages FROM mailboxes WHERE account_id = ?', (account_id,)
+            ).fetchall()
+            for statement in (
+                'DELETE FROM accounts WHERE id = ?',
+                'DELETE FROM mailboxes WHERE account_id = ?',
+                'DELETE FROM subscriptions WHERE account_id = ?',
+                'DELETE FROM metadata WHERE account_id = ?',
+            ):
+                tx.execute(statement, (account_id,))
+            self._dig(tx, boxes)
+            tx.events += [MailboxGone(box[0]) for box in boxes]
+            tx.events.append(AccountGone(account_id))
+            tx.after.append(lambda: self._count_accounts(-1))
+
+        self._submit(work)
+
+    def _count_accounts(self, change: int) -> None:
+        self._account_count += change
+
+    def _change_account(self, column: str, account_id: int, value: str | int) -> None:
+        def work(tx: Transaction) -> None:
+            row = tx.execute(
+                f'UPDATE accounts SET {column} = ? WHERE id = ? RETURNING address',
+                (value, account_id),
+            ).fetchone()
+            if row is None:
+                raise KeyError('No such account')
+            self._routes.pop(row[0], None)
+
+        self._submit(work)
+
+    def _uid_validity(self, tx: Transaction) -> int:
+        """New for every mailbox of the shard, also for one made again in the same second.
+
+        RFC 3501 2.3.1.1 asks for a growing number; the time is one that also grows
+        when a lost database is replaced by an empty one.
+        """
+        return self._meta_next(tx, 'uid_validity', int(time.time()))

@@ -1,0 +1,397 @@
+"""Changes to the messages of a mailbox: APPEND, STORE, EXPUNGE, COPY, MOVE and expiry.
+
+A change takes the mailbox's next modseq and leaves an event.  Commands about
+many messages are cut into slices, each a job of its own, so that neither the
+loop nor other writers wait for a whole huge command.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import groupby
+from typing import TypeVar
+
+from madmail.store.commit import Transaction, Work
+from madmail.store.database import SLICE, Row
+from madmail.store.interface import (
+    INLINE_LIMIT,
+    Appended,
+    Flag,
+    FlagsChanged,
+    FlagUpdate,
+    MailboxMissing,
+    NewMessage,
+)
+from madmail.store.room import Room, TrimFirst
+
+T = TypeVar('T')
+
+Changed = tuple[int, int, tuple[str, ...], int]  # uid, flags, keywords, modseq
+
+FULL_ROW = 'uid, flags, keywords, internal_date, size, modseq, body_id'
+INSERT = 'INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
+
+
+class Changes(Room):
+    """The part of the store that changes messages."""
+
+    # -- APPEND
+
+    def append(
+        self, mailbox_id: int, messages: Sequence[NewMessage], origin: object | None = None
+    ) -> list[int]:
+        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull."""
+        if not messages:
+            return []
+        self._mailbox_owner(mailbox_id)
+        small = [
+            message.body.read() if message.body.size <= INLINE_LIMIT else None
+            for message in messages
+        ]
+        blobs: list[str | None] = []
+        try:
+            for message in messages:
+                blobs.append(self._adopt(message.body))
+        except BaseException:
+            self._abandon(blobs)
+            raise
+
+        def work(tx: Transaction) -> list[int]:
+            now = int(time.time())
+            size = sum(message.body.size for message in messages)
+            self._room_for_own(tx, self._owner(tx, mailbox_id), size)
+            unseen = sum(1 for message in messages if not message.flags & Flag.SEEN)
+            uid, modseq = self._allocate(tx, mailbox_id, len(messages), unseen, size)
+            uids = list(range(uid, uid + len(messages)))
+            for uid, message, data, blob in zip(uids, messages, small, blobs, strict=True):
+                body_id = self._insert_body(tx, message.body.size, blob, data, 1)
+                tx.execute(
+                    INSERT,
+                    (
+                        mailbox_id,
+                        uid,
+                        int(message.flags),
+                        ' '.join(message.keywords),
+                        message.internal_date or now,
+                        message.body.size,
+                        modseq,
+                        body_id,
+                    ),
+                )
+            tx.events.append(Appended(mailbox_id, uids, modseq))
+            return uids
+
+        return self._with_room(work, blobs)
+
+    # -- STORE
+
+    def store_flags(
+        self,
+        mailbox_id: int,
+        uids: Iterable[int],
+        update: FlagUpdate,
+        origin: object | None = None,
+    ) -> list[Changed]:
+        """The rows after the change: uid, flags, keywords, modseq.
+
+        Rows that are as wanted already keep their modseq and are in no event.
+        UIDs that are gone are skipped.  Raises MailboxMissing.
+        """
+        if update.mode not in ('add', 'remove', 'replace'):
+            raise ValueError('Unknown mode')
+        self._mailbox_owner(mailbox_id)
+        result: list[Changed] = []
+        for some in _slices(uids):
+            rows, modified = self._submit(self._storing(mailbox_id, some, update, origin))
+            result += rows
+            update.modified += modified
+        return result
+
+    def _storing(
+        self, mailbox_id: int, uids: Sequence[int], update: FlagUpdate, origin: object | None
+    ) -> Callable[[Transaction], tuple[list[Changed], list[int]]]:
+        mode, bits, words = update.mode, int(update.flags), update.keywords
+        limit = update.unchanged_since
+
+        def work(tx: Transaction) -> tuple[list[Changed], list[int]]:
+            row = tx.execute(
+                'SELECT highest_modseq FROM mailboxes WHERE id = ?', (mailbox_id,)
+            ).fetchone()
+            if row is None:
+                raise MailboxMissing
+            modseq = row[0] + 1
+            result: list[Changed] = []
+            modified: list[int] = []
+            changes: list[Changed] = []
+            seen = 0
+            found = self._pick(tx, 'uid, flags, keywords, modseq', mailbox_id, uids)
+            for uid, old_bits, old_text, old_modseq in found:
+                if limit is not None and old_modseq > limit:  # RFC 7162 3.1.3
+                    modified.append(uid)
+                    continue
+                old_words = tuple(old_text.split(' ')) if old_text else ()
+                if mode == 'add':
+                    new_bits = old_bits | bits
+                    new_words = old_words + tuple(w for w in words if w not in old_words)
+                elif mode == 'remove':
+                    new_bits = old_bits & ~bits
+                    new_words = tuple(w for w in old_words if w not in words)
+                else:
+                    new_bits, new_words = bits, tuple(dict.fromkeys(words))
+                if new_bits == old_bits and new_words == old_words:
+                    result.append((uid, old_bits, old_words, old_modseq))
+                    continue
+                seen += (new_bits & 1) - (old_bits & 1)
+                change = (uid, new_bits, new_words, modseq)
+                result.append(change)
+                changes.append(change)
+            if changes:
+                tx.executemany(
+                    'UPDATE messages SET flags = ?, keywords = ?, modseq = ?'
+                    ' WHERE mailbox_id = ? AND uid = ?',
+                    [
+                        (flags, ' '.join(keywords), modseq, mailbox_id, uid)
+                        for uid, flags, keywords, _ in changes
+                    ],
+                )
+                tx.execute(
+                    'UPDATE mailboxes SET highest_modseq = ?, unseen = unseen - ? WHERE id = ?',
+                    (modseq, seen, mailbox_id),
+                )
+                tx.events.append(FlagsChanged(mailbox_id, changes, origin))
+            return result, modified
+
+        return work
+
+    # -- EXPUNGE
+
+    def expunge(
+        self, mailbox_id: int, uids: Iterable[int] | None = None, origin: object | None = None
+    ) -> list[int]:
+        """Remove messages that carry \\Deleted, all or those among `uids`; the UIDs removed.
+
+        Raises MailboxMissing.
+        """
+        self._mailbox_owner(mailbox_id)
+        marked = [
+            row[0]
+            for row in self._read(
+                'SELECT uid FROM messages INDEXED BY deleted'
+                ' WHERE mailbox_id = ? AND flags & 8 ORDER BY uid',
+                (mailbox_id,),
+            ).fetchall()
+        ]
+        if uids is not None:
+            wanted = uids if isinstance(uids, range | set | frozenset) else set(uids)
+            marked = [uid for uid in marked if uid in wanted]
+        removed: list[int] = []
+        for some in _slices(marked):
+            removed += self._submit(self._expunging(mailbox_id, some, origin))
+        return removed
+
+    def _expunging(
+        self, mailbox_id: int, uids: Sequence[int], origin: object | None
+    ) -> Callable[[Transaction], list[int]]:
+        def work(tx: Transaction) -> list[int]:
+            found = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
+            rows = [row for row in found if row[1] & Flag.DELETED]
+            if rows:
+                self._remove(tx, mailbox_id, rows, origin)
+            return [row[0] for row in rows]
+
+        return work
+
+    # -- COPY and MOVE
+
+    def copy(self, mailbox_id: int, uids: Sequence[int], target_id: int) -> list[tuple[int, int]]:
+        """Pairs (source UID, new UID); bodies are shared.  UIDs that are gone are skipped.
+
+        All or nothing: what a copy of more than a slice has made before it fails is
+        removed again (RFC 3501 6.4.7).  Raises MailboxMissing, OverQuota, StoreFull.
+        """
+        self._mailbox_owner(mailbox_id)
+        self._mailbox_owner(target_id)
+        pairs: list[tuple[int, int]] = []
+        try:
+            for some in _slices(uids):
+                pairs += self._with_room(self._copying(mailbox_id, some, target_id))
+        except Exception:
+            for some in _slices(pair[1] for pair in pairs):
+                self._submit(self._undoing(target_id, some))
+            raise
+        return pairs
+
+    def move(
+        self,
+        mailbox_id: int,
+        uids: Sequence[int],
+        target_id: int,
+        origin: object | None = None,
+    ) -> list[tuple[int, int]]:
+        """COPY and expunge in one transaction (RFC 6851), for each slice of a large set."""
+        self._mailbox_owner(mailbox_id)
+        self._mailbox_owner(target_id)
+        pairs: list[tuple[int, int]] = []
+        for some in _slices(uids):
+            pairs += self._with_room(self._copying(mailbox_id, some, target_id, True, origin))
+        return pairs
+
+    def _copying(
+        self,
+        mailbox_id: int,
+        uids: Sequence[int],
+        target_id: int,
+        move: bool = False,
+        origin: object | None = None,
+    ) -> Callable[[Transaction], list[tuple[int, int]]]:
+        def work(tx: Transaction) -> list[tuple[int, int]]:
+            source = self._owner(tx, mailbox_id)
+            target = self._owner(tx, target_id)
+            rows = self._pick(tx, FULL_ROW, mailbox_id, uids)
+            if not rows:
+                return []
+            size = sum(row[4] for row in rows)
+            if not move or source != target:
+                self._room_for_own(tx, target, size)
+                if tx.events:  # trimming may have taken some of them
+                    rows = self._pick(tx, FULL_ROW, mailbox_id, uids)
+                    if not rows:
+                        return []
+                    size = sum(row[4] for row in rows)
+            unseen = sum(1 for row in rows if not row[1] & 1)
+            uid, modseq = self._allocate(tx, target_id, len(rows), unseen, size)
+            new = range(uid, uid + len(rows))
+            tx.executemany(
+                INSERT,
+                [
+                    (target_id, uid, flags, keywords, date, size, modseq, body)
+                    for uid, (_, flags, keywords, date, size, _, body) in zip(
+                        new, rows, strict=True
+                    )
+                ],
+            )
+            tx.events.append(Appended(target_id, list(new), modseq))
+            if move:
+                gone = [(row[0], row[1], row[4], row[6]) for row in rows]
+                self._remove(tx, mailbox_id, gone, origin, release=False)
+            else:
+                tx.executemany(
+                    'INSERT INTO shared VALUES (?, ? + 1)'
+                    ' ON CONFLICT (body_id) DO UPDATE SET refs = refs + excluded.refs - 1',
+                    Counter(row[6] for row in rows).items(),
+                )
+            return [(row[0], uid) for row, uid in zip(rows, new, strict=True)]
+
+        return work
+
+    def _undoing(self, mailbox_id: int, uids: Sequence[int]) -> Callable[[Transaction], None]:
+        def work(tx: Transaction) -> None:
+            rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
+            if rows:
+                self._remove(tx, mailbox_id, rows)
+
+        return work
+
+    # -- expiry
+
+    def expire(self, before: int, limit: int = SLICE, larger_than: int = 0) -> int:
+        """Remove up to `limit` of the oldest messages with an internal date below `before`.
+
+        With `larger_than` (at least INLINE_LIMIT) only messages of more bytes.  How
+        many were removed: fewer than `limit` when there are no more.  Sessions get
+        their turn after each slice.
+        """
+        if 0 < larger_than < INLINE_LIMIT:
+            raise ValueError('No index for small sizes')
+        done = 0
+        while done < limit:
+            wanted = min(limit - done, SLICE)
+            removed = self._submit(self._expiring(before, wanted, larger_than))
+            done += removed
+            if removed < wanted:
+                break
+        return done
+
+    def _expiring(self, before: int, limit: int, larger_than: int) -> Callable[[Transaction], int]:
+        index = (
+            f'INDEXED BY by_date_large WHERE size > {INLINE_LIMIT} AND size > {larger_than} AND'
+            if larger_than
+            else 'INDEXED BY by_date WHERE'
+        )
+
+        def work(tx: Transaction) -> int:
+            rows = tx.execute(
+                f'SELECT mailbox_id, uid, flags, size, body_id FROM messages {index}'
+                ' internal_date < ? ORDER BY internal_date LIMIT ?',
+                (before, limit),
+            ).fetchall()
+            rows.sort()
+            for mailbox_id, group in groupby(rows, lambda row: int(row[0])):
+                self._remove(tx, mailbox_id, [row[1:] for row in group])
+            return len(rows)
+
+        return work
+
+    # -- shared by the commands
+
+    def _with_room(self, work: Work[T], blobs: Sequence[str | None] = ()) -> T:
+        """Submit work that may ask for trimming first; `blobs` go if it fails in the end."""
+
+        def failed(error: BaseException) -> None:
+            if not isinstance(error, TrimFirst):
+                self._abandon(blobs)
+
+        while True:
+            try:
+                return self._submit(work, failed)
+            except TrimFirst as first:
+                try:
+                    self._trim_now(first)
+                except BaseException:
+                    self._abandon(blobs)
+                    raise
+
+    def _owner(self, tx: Transaction, mailbox_id: int) -> int:
+        """The mailbox's account.  Raises MailboxMissing."""
+        row = tx.execute('SELECT account_id FROM mailboxes WHERE id = ?', (mailbox_id,)).fetchone()
+        if row is None:
+            raise MailboxMissing
+        return int(row[0])
+
+    def _allocate(
+        self, tx: Transaction, mailbox_id: int, count: int, unseen: int, size: int
+    ) -> tuple[int, int]:
+        """Take `count` UIDs and a modseq: (first UID, modseq).  Raises MailboxMissing."""
+        row = tx.execute(
+            'UPDATE mailboxes SET uid_next = uid_next + ?1, highest_modseq = highest_modseq + 1,'
+            ' messages = messages + ?1, unseen = unseen + ?2, size = size + ?3 WHERE id = ?4'
+            ' RETURNING uid_next, highest_modseq',
+            (count, unseen, size, mailbox_id),
+        ).fetchone()
+        if row is None:
+            raise MailboxMissing
+        return row[0] - count, row[1]
+
+    def _pick(
+        self, tx: Transaction, columns: str, mailbox_id: int, uids: Sequence[int]
+    ) -> list[Row]:
+        """Rows of those of the ascending `uids` that are there, ascending."""
+        if len(uids) == 1:
+            return tx.execute(
+                f'SELECT {columns} FROM messages WHERE mailbox_id = ? AND uid = ?',
+                (mailbox_id, uids[0]),
+            ).fetchall()
+        rows: list[Row] = tx.execute(
+            f'SELECT {columns} FROM messages WHERE mailbox_id = ?'
+            ' AND uid IN (SELECT value FROM json_each(?)) ORDER BY uid',
+            (mailbox_id, '[' + ','.join(map(str, uids)) + ']'),
+        ).fetchall()
+        return rows
+
+
+def _slices(uids: Iterable[int]) -> Iterator[list[int]]:
+    ordered = sorted(set(uids))
+    for start in range(0, len(ordered), SLICE):
+        yield ordered[start : start + SLICE]

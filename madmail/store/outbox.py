@@ -1,0 +1,115 @@
+"""The outbox and METADATA: what a store keeps besides mailboxes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+from madmail.store.commit import Transaction, Work
+from madmail.store.database import Row
+from madmail.store.delivering import Delivering
+from madmail.store.interface import INLINE_LIMIT, Body, MailboxMissing, OutboxEntry
+
+COLUMNS = 'id, sender, domain, recipients, created, body_id, size, tries, next_try, last_error'
+
+
+def entry(row: Row) -> OutboxEntry:
+    """From a row of COLUMNS."""
+    number, sender, domain, recipients, *rest = row
+    return OutboxEntry(number, sender, domain, tuple(recipients.split('\n')), *rest)
+
+
+class Outbox(Delivering):
+    """The part of the store that keeps what waits for other relays, and annotations."""
+
+    def outbox_due(self, now: int, limit: int = 100) -> list[OutboxEntry]:
+        """Entries whose next try has come, longest due first."""
+        rows = self._read(
+            f'SELECT {COLUMNS} FROM outbox WHERE next_try <= ? ORDER BY next_try, id LIMIT ?',
+            (now, limit),
+        )
+        return [entry(row) for row in rows.fetchall()]
+
+    def outbox_list(self) -> list[OutboxEntry]:
+        """Everything that waits, oldest first."""
+        rows = self._read(f'SELECT {COLUMNS} FROM outbox ORDER BY id')
+        return [entry(row) for row in rows.fetchall()]
+
+    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None:
+        """Count a failed try; ignored when the entry is gone."""
+        self._submit(
+            lambda tx: tx.execute(
+                'UPDATE outbox SET tries = tries + 1, next_try = ?, last_error = ? WHERE id = ?',
+                (next_try, error, entry_id),
+            )
+        )
+
+    def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
+        """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction.
+
+        Ignored, bounce included, when the entry is gone: then somebody has removed it
+        before.  A bounce for a full or missing account is dropped.
+        """
+        data = blob = None
+        if bounce is not None:
+            if bounce.size <= INLINE_LIMIT:
+                data = bounce.read()
+            else:
+                blob = self._adopt(bounce)
+
+        def work(tx: Transaction) -> Generator[None, None, None]:
+            row = tx.execute(
+                'SELECT body_id, size FROM outbox WHERE id = ?', (entry_id,)
+            ).fetchone()
+            if row is None:
+                if blob is not None:
+                    tx.dropped.append(blob)
+                return
+            if bounce is not None:
+                delivery = self._delivery(
+                    tx, data, blob, bounce.size, (sender,), os.urandom(16), ()
+                )
+                yield from delivery
+            tx.execute('DELETE FROM outbox WHERE id = ?', (entry_id,))
+            self._release(tx, (row,))
+
+        job: Work[None] = work
+        self._with_room(job, (blob,))
+
+    # -- metadata (RFC 5464)
+
+    def metadata(self, account_id: int, mailbox_id: int) -> dict[str, bytes]:
+        """All entries of a mailbox; mailbox_id 0 = the account's server entries."""
+        rows = self._read(
+            'SELECT name, value FROM metadata WHERE account_id = ? AND mailbox_id = ?'
+            ' ORDER BY name',
+            (account_id, mailbox_id),
+        )
+        return dict(rows.fetchall())
+
+    def set_metadata(
+        self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
+    ) -> None:
+        """Set entries, None removes.  Raises MailboxMissing when account or mailbox is gone."""
+
+        def work(tx: Transaction) -> None:
+            if mailbox_id:
+                owner = self._owner(tx, mailbox_id)
+                if owner != account_id:
+                    raise MailboxMissing
+            elif not tx.execute('SELECT 1 FROM accounts WHERE id = ?', (account_id,)).fetchone():
+                raise MailboxMissing
+            for name, value in changes.items():
+                if value is None:
+                    tx.execute(
+                        'DELETE FROM metadata WHERE account_id = ? AND mailbox_id = ? AND name = ?',
+                        (account_id, mailbox_id, name),
+                    )
+                else:
+                    tx.execute(
+                        'INSERT INTO metadata VALUES (?, ?, ?, ?)'
+                        ' ON CONFLICT DO UPDATE SET value = excluded.value',
+                        (account_id, mailbox_id, name, value),
+                    )
+
+        self._submit(work)

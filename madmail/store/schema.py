@@ -1,0 +1,162 @@
+"""Schema of a shard's database and of the control database, as numbered migrations.
+
+`PRAGMA user_version` counts the migrations a file has been through.  Each one
+runs in a transaction of its own together with its number, so an interrupted
+upgrade goes on where it stopped.  A file from a newer program is refused
+untouched: `NewerVersion`.
+
+Notes on the shard's tables:
+
+- `messages` is clustered by (mailbox, UID) and holds nothing large, so a range
+  of 100,000 rows is a few hundred pages read in order.  `by_date` grows at its
+  right end only, and serves expiry; the other indexes are partial and cost a
+  delivery nothing.
+- `bodies` is not touched again after it is written: SQLite rewrites a whole row
+  with all of its overflow pages to change one column.  How many messages refer
+  to a body is in `shared`, and only for bodies with more than one.
+- Counters live in the mailbox row, changed by the same UPDATE that allocates
+  the UID.
+- `expunged` holds UID ranges, a bounded number a mailbox; `log_floor` is the
+  modseq up to which it has forgotten.
+- `graves` names mailboxes that are gone but whose messages are still being
+  removed in slices.
+- `delivered` remembers delivery ids for a day.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+Migration = Sequence[str]
+
+SHARD: Sequence[Migration] = (
+    (
+        'CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID',
+        """CREATE TABLE accounts (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            address TEXT NOT NULL UNIQUE,
+            password TEXT NOT NULL,
+            created_day INTEGER NOT NULL,
+            last_login_day INTEGER NOT NULL DEFAULT 0,
+            quota INTEGER NOT NULL DEFAULT -1)""",
+        """CREATE TABLE mailboxes (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            account_id INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            uid_validity INTEGER NOT NULL,
+            uid_next INTEGER NOT NULL DEFAULT 1,
+            highest_modseq INTEGER NOT NULL DEFAULT 1,
+            messages INTEGER NOT NULL DEFAULT 0,
+            unseen INTEGER NOT NULL DEFAULT 0,
+            size INTEGER NOT NULL DEFAULT 0,
+            special_use TEXT NOT NULL DEFAULT '',
+            log_floor INTEGER NOT NULL DEFAULT 0,
+            UNIQUE (account_id, name))""",
+        """CREATE TABLE messages (
+            mailbox_id INTEGER NOT NULL,
+            uid INTEGER NOT NULL,
+            flags INTEGER NOT NULL,
+            keywords TEXT NOT NULL,
+            internal_date INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            modseq INTEGER NOT NULL,
+            body_id INTEGER NOT NULL,
+            PRIMARY KEY (mailbox_id, uid)) WITHOUT ROWID""",
+        'CREATE INDEX by_modseq ON messages (mailbox_id, modseq)',
+        'CREATE INDEX by_date ON messages (internal_date)',
+        'CREATE INDEX by_date_large ON messages (internal_date) WHERE size > 131072',
+        'CREATE INDEX deleted ON messages (mailbox_id, uid) WHERE flags & 8',
+        """CREATE TABLE bodies (
+            id INTEGER PRIMARY KEY,
+            size INTEGER NOT NULL,
+            blob TEXT,
+            data BLOB)""",
+        'CREATE INDEX by_blob ON bodies (blob) WHERE blob IS NOT NULL',
+        'CREATE TABLE shared (body_id INTEGER PRIMARY KEY, refs INTEGER NOT NULL)',
+        """CREATE TABLE expunged (
+            mailbox_id INTEGER NOT NULL,
+            modseq INTEGER NOT NULL,
+            first INTEGER NOT NULL,
+            last INTEGER NOT NULL,
+            PRIMARY KEY (mailbox_id, modseq, first)) WITHOUT ROWID""",
+        'CREATE TABLE graves (mailbox_id INTEGER PRIMARY KEY)',
+        """CREATE TABLE subscriptions (
+            account_id INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            PRIMARY KEY (account_id, name)) WITHOUT ROWID""",
+        """CREATE TABLE metadata (
+            account_id INTEGER NOT NULL,
+            mailbox_id INTEGER NOT NULL,
+            name TEXT NOT NULL,
+            value BLOB NOT NULL,
+            PRIMARY KEY (account_id, mailbox_id, name)) WITHOUT ROWID""",
+        """CREATE TABLE delivered (
+            id BLOB PRIMARY KEY,
+            at INTEGER NOT NULL,
+            outcomes TEXT NOT NULL) WITHOUT ROWID""",
+        'CREATE INDEX delivered_at ON delivered (at)',
+        """CREATE TABLE outbox (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            sender TEXT NOT NULL,
+            domain TEXT NOT NULL,
+            recipients TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            body_id INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            next_try INTEGER NOT NULL,
+            last_error TEXT NOT NULL)""",
+        'CREATE INDEX due ON outbox (next_try)',
+    ),
+)
+
+CONTROL: Sequence[Migration] = (
+    (
+        'CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID',
+        'CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID',
+        """CREATE TABLE blocklist (
+            address TEXT PRIMARY KEY,
+            reason TEXT NOT NULL,
+            since INTEGER NOT NULL) WITHOUT ROWID""",
+    ),
+)
+
+
+class NewerVersion(Exception):
+    """The database was written by a newer madmail than this one."""
+
+    def __init__(self, found: int, known: int) -> None:
+        super().__init__(
+            f'The database has schema {found}, this version of madmail knows up to {known}; '
+            'install the newer version again'
+        )
+        self.found = found
+        self.known = known
+
+
+def version(connection: sqlite3.Connection) -> int:
+    """How many migrations the database has been through."""
+    found: int = connection.execute('PRAGMA user_version').fetchone()[0]
+    return found
+
+
+def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> None:
+    """Bring the database to the newest schema; raises NewerVersion.
+
+    The connection is in autocommit mode.  Two processes may do this at once.
+    """
+    if version(connection) > len(migrations):
+        raise NewerVersion(version(connection), len(migrations))
+    while version(connection) < len(migrations):
+        connection.execute('BEGIN IMMEDIATE')
+        try:
+            number = version(connection)  # another process may have been faster
+            if number < len(migrations):
+                for statement in migrations[number]:
+                    connection.execute(statement)
+                connection.execute(f'PRAGMA user_version = {number + 1}')
+            connection.commit()
+        except BaseException:
+            connection.rollback()
+            raise
