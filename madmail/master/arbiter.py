@@ -27,15 +27,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gevent
-
 from madmail import log
 from madmail.bus.frame import pack
 from madmail.master import child, exits, process
 from madmail.master.control import ControlServer
 from madmail.master.exits import Stop
 from madmail.master.listeners import Listeners
-from madmail.master.plan import Kind, Plan, Renewal, auto
+from madmail.master.plan import Kind, Plan, Renewal, auto, preload
 from madmail.master.post import BOOT_ATTEMPTS, TERMINATED_DELAY, Post, Process
 from madmail.master.privileges import Identity, identity
 from madmail.master.reload import reload_steps
@@ -112,10 +110,7 @@ class Arbiter:
         self.state = prepare(settings['state_dir'], settings['processes.shards'], auto(), self.user)
         try:
             configure_log(settings, self.user)
-            for kind in self.plan.kinds:
-                self._roles[kind.name] = kind.load()
-            if gevent._hub_local.get_hub_if_exists() is not None:
-                raise Stop(exits.BOOT, 'a loop was made before the fork')
+            self._roles = preload(self.plan)
             self.listeners.bind(settings, self.plan.listeners)
             for kind in self.plan.kinds:
                 count = self.plan.count(kind, settings, self.state.shards)
@@ -482,7 +477,7 @@ class Arbiter:
         for number in self._wake:
             os.close(number)
         kind = post.kind
-        listeners = self.listeners.named(kind.listeners)
+        listeners = self.listeners.named(kind.listeners, settings)
         mine = {listener for group in listeners.values() for listener in group}
         for listener in self.listeners.all():
             if listener not in mine:

@@ -22,10 +22,11 @@ class Listeners:
     def __init__(self) -> None:
         self._sockets: dict[tuple[str, Address], socket.socket] = {}
 
-    def named(self, names: Iterable[str]) -> dict[str, list[socket.socket]]:
-        """The sockets of each of `names`, in the form a child gets them."""
+    def named(self, names: Iterable[str], settings: Settings) -> dict[str, list[socket.socket]]:
+        """The sockets of `names` that `settings` wants, in the form a child gets them."""
         return {
-            name: [s for (bound, _), s in self._sockets.items() if bound == name] for name in names
+            name: [self._sockets[name, address] for address in settings[f'listen.{name}']]
+            for name in names
         }
 
     def all(self) -> list[socket.socket]:

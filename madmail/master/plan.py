@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from gevent._hub_local import get_hub_if_exists
+
 from madmail.master.child import ChildContext, Role
 from madmail.master.exits import BOOT, Stop
 from madmail.settings import Settings
@@ -62,6 +64,32 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.listeners = tuple(name for kind in self.kinds for name in kind.listeners)
+
+
+# What gevent would import when its loop begins: once here instead of in every
+# child, and before the children give up the right to read it.
+LOOP_MODULES = (
+    'encodings.idna',
+    'gevent.libev.corecext',
+    'gevent.pool',
+    'gevent.resolver.thread',
+    'gevent.signal',
+    'gevent.threadpool',
+    'gevent.util',
+)
+
+
+def preload(plan: Plan) -> dict[str, Callable[[ChildContext], Role]]:
+    """Import all that the children run, without making a loop; the roles by kind.
+
+    Raises Stop when the installation is broken.
+    """
+    roles = {kind.name: kind.load() for kind in plan.kinds}
+    for module in LOOP_MODULES:
+        importlib.import_module(module)
+    if get_hub_if_exists() is not None:
+        raise Stop(BOOT, 'a loop was made before the fork')
+    return roles
 
 
 MAIL_LISTENERS = ('smtp', 'submission', 'submissions', 'imap', 'imaps')
