@@ -94,13 +94,13 @@ def test_stop_finishes_the_message_under_way(room: Path) -> None:
         smtp.rcpt(bob[0])
         smtp.docmd('DATA')
         message = mail.dotted(mail.encrypted(alice[0], size=100_000))
-        smtp.sock.sendall(message[:50_000])
+        smtp.send(message[:50_000])
         assert relay.process is not None
         relay.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         code = 0
         with contextlib.suppress(OSError):
-            smtp.sock.sendall(message[50_000:])
+            smtp.send(message[50_000:])
             code = smtp.getreply()[0]
         assert relay.process.wait(20) == 0
         relay.process = None

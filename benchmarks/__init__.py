@@ -1,0 +1,1 @@
+"""Load tools and their recorded baseline; programs, never timed assertions in tests."""
