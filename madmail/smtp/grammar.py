@@ -63,7 +63,7 @@ def take_line(buffer: bytearray, limit: int = LINE_LIMIT) -> bytes | Reply | Non
     end = buffer.find(b'\n', 0, limit)
     if end < 0:
         cr = buffer.find(b'\r', 0, limit)
-        if 0 <= cr < len(buffer) - 1:
+        if 0 <= cr < min(len(buffer), limit) - 1:
             return BARE_LINE_END
         return LINE_TOO_LONG if len(buffer) >= limit else None
     if end == 0 or buffer[end - 1] != 13 or buffer.find(b'\r', 0, end - 1) >= 0:

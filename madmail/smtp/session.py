@@ -366,6 +366,8 @@ class SmtpSession:
         verdict = reception.inspection.finish()
         if verdict.reply is not None:
             return verdict.reply
+        if verdict.rest:
+            reception.spool.append(verdict.rest)
         router = self.shard.router
         recipients = list(transaction.recipients)
         account = self.dialogue.account

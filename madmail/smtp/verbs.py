@@ -93,7 +93,7 @@ class Dialogue:
         return said if isinstance(said, Reply) else b'250 %s\r\n' % self.hostname.encode()
 
     def _greet(self, argument: bytes) -> bytes | Reply:
-        said = grammar.helo(argument, strict=bool(self.account))
+        said = grammar.helo(argument, strict=False)
         if isinstance(said, bytes):
             self.helo = said
             self.transaction = None  # RFC 5321 4.1.4
