@@ -1,0 +1,368 @@
+"""The courier settles every entry by one call, whatever happens in between."""
+
+import email
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+import pytest
+
+from madmail.delivery import courier as courier_module
+from madmail.delivery.courier import Courier, CourierRole, ShardOutbox, ToShard, Undeliverable
+from madmail.delivery.destination import Parked
+from madmail.settings import Settings
+from madmail.shard.calls import CallRefused, ShardUnavailable
+from madmail.smtp.reply import Reply
+from madmail.store.interface import Body, OutboxEntry, Outcome
+from madmail.store.spool import MemoryBody
+from tests.delivery.double import MemoryStore
+
+DOMAIN = 'relay.example'
+ALICE = f'alice@{DOMAIN}'
+BOB = f'bob@{DOMAIN}'
+CAROL = f'carol@{DOMAIN}'
+TEXT = b'From: <alice@relay.example>\r\nMessage-ID: <the-one@localhost>\r\n\r\nsecret words\r\n'
+NOW = 1_700_000_000
+
+
+class Killed(gevent.GreenletExit):
+    """kill -9, as far as one greenlet can feel it."""
+
+
+class MemoryOutbox:
+    """The outbox of a MemoryStore; `die_before` and `die_after` name a call."""
+
+    def __init__(self, shard: int, store: MemoryStore) -> None:
+        self.shard = shard
+        self.store = store
+        self.away = False
+        self.die_before = self.die_after = ''
+        self.calls: list[str] = []
+
+    def _do(self, name: str, work: Callable[[], Any]) -> Any:
+        self.calls.append(name)
+        if self.away:
+            raise ShardUnavailable
+        if self.die_before == name:
+            raise Killed
+        result = work()
+        if self.die_after == name:
+            raise Killed
+        return result
+
+    def due(self, now: int, limit: int) -> list[OutboxEntry]:
+        return self._do('due', lambda: self.store.outbox_due(now, limit))
+
+    def body(self, entry: OutboxEntry) -> Body | None:
+        text = self.store.queued.get(entry.body_id)
+        return self._do('body', lambda: None if text is None else MemoryBody(text))
+
+    def remove(self, entry: OutboxEntry, report: bytes | None) -> None:
+        body = None if report is None else MemoryBody(report)
+        self._do('remove', lambda: self.store.outbox_remove(entry.id, body, entry.sender))
+
+    def retry(self, entry: OutboxEntry, next_try: int, error: str) -> None:
+        self._do('retry', lambda: self.store.outbox_retry(entry.id, next_try, error))
+
+    def deliver(self, body: Body, addresses: Sequence[str], delivery_id: bytes) -> list[Outcome]:
+        return self._do(
+            'deliver', lambda: self.store.deliver(body, addresses, delivery_id=delivery_id)
+        )
+
+
+class Scripted:
+    """A transport that answers what it is told."""
+
+    def __init__(self, *answers: Sequence[Reply] | Exception) -> None:
+        self.answers = list(answers)
+        self.sent: list[tuple[str, ...]] = []
+
+    def takes(self, domain: str) -> bool:
+        return domain == 'other.example'
+
+    def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
+        assert body.read() == TEXT
+        self.sent.append(entry.recipients)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Relay:
+    """Alice and an outbox in shard 0, Bob in shard 1."""
+
+    def __init__(self, *transports: Scripted) -> None:
+        self.now = float(NOW)
+        self.stores = [MemoryStore(ALICE), MemoryStore(BOB)]
+        self.outboxes = {n: MemoryOutbox(n, store) for n, store in enumerate(self.stores)}
+        self.transports = transports
+        self.courier = self.start()
+
+    def start(self) -> Courier:
+        return Courier(
+            self.outboxes,
+            (ToShard(self.outboxes), *self.transports, Undeliverable()),
+            domain=DOMAIN,
+            settings=Settings.defaults(),
+            clock=lambda: self.now,
+        )
+
+    def queue(self, domain: str, *recipients: str, sender: str = ALICE) -> None:
+        entry = OutboxEntry(0, sender, domain, recipients, NOW, next_try=NOW)
+        number = len(self.stores[0].seen).to_bytes(16, 'big')
+        self.stores[0].deliver(MemoryBody(TEXT), (), delivery_id=number, outbox=[entry])
+
+    def turn(self) -> None:
+        for shard in self.outboxes:
+            self.courier.visit(shard)
+        assert self.courier.finish(5)
+
+    @property
+    def waiting(self) -> list[OutboxEntry]:
+        return self.stores[0].outbox
+
+    @property
+    def reports(self) -> list[bytes]:
+        return self.stores[0].boxes[ALICE]
+
+
+OK = Reply(250, '2.0.0', 'Ok')
+LATER = Reply(451, '4.4.1', 'Come again')
+NEVER = Reply(550, '5.1.1', 'Nobody here')
+
+
+def statuses(text: bytes) -> dict[str, str]:
+    """Failed recipients and their status, read by the standard library."""
+    message = email.message_from_bytes(text)
+    assert message.get_content_type() == 'multipart/report'
+    status = message.get_payload()[1]  # type: ignore[index]
+    parts = status.get_payload()[1:]  # type: ignore[union-attr,index]
+    assert all(part['Action'] == 'failed' for part in parts)
+    return {part['Final-Recipient'].split(';')[1].strip(): part['Status'] for part in parts}
+
+
+@pytest.mark.parametrize(
+    ('domain', 'status'), [('other.example', '5.4.4'), ('[192.0.2.1]', '5.4.4'), ('a..b', '5.1.2')]
+)
+def test_remote_mail_comes_back_with_an_honest_report(domain: str, status: str) -> None:
+    relay = Relay()
+    relay.queue(domain, f'x@{domain}', f'y@{domain}')
+    relay.turn()
+    assert relay.waiting == []
+    [text] = relay.reports
+    assert statuses(text) == {f'x@{domain}': status, f'y@{domain}': status}
+    assert b'<the-one@localhost>' in text
+    assert b'secret words' not in text
+    assert relay.outboxes[0].calls == ['due', 'body', 'remove'], 'one atomic call'
+
+
+def test_nobody_is_told_about_a_lost_report() -> None:
+    relay = Relay()
+    relay.queue('other.example', 'x@other.example', sender='')
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.reports == []
+
+
+def test_parked_mail_arrives_when_its_shard_is_back() -> None:
+    relay = Relay()
+    relay.queue(Parked(1, b'i' * 16).domain, BOB)
+    relay.outboxes[1].away = True
+    with pytest.raises(ShardUnavailable):
+        relay.turn()
+    relay.courier.finish(5)
+    [entry] = relay.waiting
+    assert entry.tries == 1
+    assert NOW < entry.next_try <= NOW + 5
+    assert entry.last_error.startswith('451 4.3.0 ')
+    relay.outboxes[1].away = False
+    relay.now += 10
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.stores[1].boxes[BOB] == [TEXT]
+    assert relay.reports == []
+
+
+def test_parked_mail_for_unknown_and_full_names_is_reported() -> None:
+    relay = Relay()
+    relay.stores[1].full.add(BOB)
+    relay.queue(Parked(1, b'i' * 16).domain, BOB, CAROL)
+    relay.turn()
+    [text] = relay.reports
+    assert statuses(text) == {BOB: '5.2.2', CAROL: '5.1.1'}
+
+
+@pytest.mark.parametrize('call', ['due', 'body', 'deliver', 'remove'])
+@pytest.mark.parametrize('when', ['die_before', 'die_after'])
+def test_a_killed_courier_loses_and_doubles_nothing(call: str, when: str) -> None:
+    relay = Relay()
+    relay.queue(Parked(1, b'i' * 16).domain, BOB, CAROL)
+    shard = 1 if call == 'deliver' else 0
+    setattr(relay.outboxes[shard], when, call)
+    try:
+        relay.courier.visit(0)
+        relay.courier.finish(5)
+    except Killed:
+        pass
+    setattr(relay.outboxes[shard], when, '')
+    relay.courier = relay.start()
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.stores[1].boxes[BOB] == [TEXT]
+    assert len(relay.reports) == 1
+
+
+def test_an_entry_is_not_taken_up_twice() -> None:
+    relay = Relay()
+    relay.queue('other.example', 'x@other.example')
+    assert relay.courier.visit(0) == 1
+    assert relay.courier.visit(0) == 0
+    relay.courier.finish(5)
+    assert len(relay.reports) == 1
+
+
+def test_transports_are_asked_in_order() -> None:
+    transport = Scripted([OK])
+    relay = Relay(transport)
+    relay.queue('other.example', 'x@other.example')
+    relay.turn()
+    assert transport.sent == [('x@other.example',)]
+    assert relay.waiting == []
+    assert relay.reports == []
+    assert relay.courier.delivered == 1
+
+
+def test_temporary_failures_wait_longer_and_longer() -> None:
+    relay = Relay(Scripted([LATER], [LATER], RuntimeError(), [OK]))
+    relay.queue('other.example', 'x@other.example')
+    waits = []
+    for _ in range(3):
+        relay.turn()
+        [entry] = relay.waiting
+        waits.append(entry.next_try - relay.now)
+        relay.turn()  # not due yet: nothing is sent
+        relay.now = entry.next_try
+    assert 48 <= waits[0] <= 74
+    assert 96 <= waits[1] <= 146
+    assert 192 <= waits[2] <= 290
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.reports == []
+
+
+def test_after_its_lifetime_mail_comes_back() -> None:
+    relay = Relay(Scripted([LATER]))
+    relay.queue('other.example', 'x@other.example')
+    relay.now += 172800
+    relay.turn()
+    assert relay.waiting == []
+    assert statuses(relay.reports[0]) == {'x@other.example': '4.4.7'}
+    assert b'Come again' in relay.reports[0]
+
+
+def test_mixed_answers_never_send_twice() -> None:
+    transport = Scripted([OK, LATER, NEVER])
+    relay = Relay(transport)
+    names = tuple(f'{n}@other.example' for n in 'xyz')
+    relay.queue('other.example', *names)
+    relay.turn()
+    assert relay.waiting == []
+    assert statuses(relay.reports[0]) == {names[1]: '4.4.7', names[2]: '5.1.1'}
+    assert transport.sent == [names]
+
+
+def test_an_entry_without_body_is_dropped_not_retried_forever() -> None:
+    relay = Relay()
+    relay.queue('other.example', 'x@other.example')
+    relay.stores[0].queued.clear()
+    relay.turn()
+    assert relay.waiting == []
+
+
+# -- calls and the process
+
+
+class FakeClient:
+    """Answers like a shard's call connection."""
+
+    def __init__(self, index: int, store: MemoryStore) -> None:
+        self.index = index
+        self.store = store
+        self.refuse = ''
+
+    def call(self, method: str, **params: Any) -> Any:
+        if self.refuse:
+            raise CallRefused(self.refuse)
+        if method == 'outbox_due':
+            names = OutboxEntry.__dataclass_fields__
+            rows = [{n: getattr(e, n) for n in names} for e in self.store.outbox_due(**params)]
+            return [{**row, 'recipients': list(row['recipients'])} for row in rows]
+        if method == 'body':
+            if params['body_id'] not in self.store.queued:
+                raise CallRefused('missing')
+            return {'data': self.store.queued[params['body_id']]}
+        if method == 'outbox_remove':
+            data = params.get('data')
+            bounce = None if data is None else MemoryBody(data)
+            return self.store.outbox_remove(params['entry_id'], bounce, params.get('sender', ''))
+        if method == 'outbox_retry':
+            return self.store.outbox_retry(**params)
+        assert method == 'deliver'
+        body = MemoryBody(params.pop('data'))
+        return [outcome.value for outcome in self.store.deliver(body, **params)]
+
+    def close(self) -> None:
+        pass
+
+
+def test_shard_outbox_speaks_the_calls() -> None:
+    relay = Relay()
+    relay.queue(Parked(1, b'i' * 16).domain, BOB)
+    relay.queue('other.example', 'x@other.example')
+    clients = [FakeClient(n, store) for n, store in enumerate(relay.stores)]
+    relay.outboxes = {c.index: ShardOutbox(c) for c in clients}  # type: ignore[arg-type,misc]
+    relay.courier = relay.start()
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.stores[1].boxes[BOB] == [TEXT]
+    assert len(relay.reports) == 1
+    clients[0].refuse = 'failed'
+    with pytest.raises(ShardUnavailable):
+        relay.courier.visit(0)
+
+
+class FakeBus:
+    def __init__(self) -> None:
+        self.callbacks: dict[str, Callable[[dict[str, Any]], None]] = {}
+
+    def subscribe(self, topic: str, callback: Callable[[dict[str, Any]], None]) -> None:
+        self.callbacks[topic] = callback
+
+
+class FakeContext:
+    def __init__(self) -> None:
+        self.settings = Settings.defaults(domain=DOMAIN)
+        self.state_dir = '/nonexistent'
+        self.shards = 2
+        self.bus = FakeBus()
+
+
+def test_the_role_wakes_at_an_announcement(monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Relay()
+    clients = [FakeClient(n, store) for n, store in enumerate(relay.stores)]
+    monkeypatch.setattr(courier_module, 'ShardClient', lambda state_dir, n: clients[n])
+    context = FakeContext()
+    role = CourierRole(context)  # type: ignore[arg-type]
+    role.start()
+    gevent.sleep(0.02)
+    relay.queue('other.example', 'x@other.example')
+    gevent.sleep(0.02)
+    assert len(relay.waiting) == 1, 'nobody has looked'
+    context.bus.callbacks['outbox']({'shard': 0})
+    gevent.sleep(0.05)
+    assert relay.waiting == []
+    assert role.check()
+    assert role.statistics() == {'delivered': 0, 'bounced': 1, 'deferred': 0, 'under_way': 0}
+    role.retire()
+    assert not role.check()
