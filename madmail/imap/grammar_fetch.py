@@ -96,7 +96,7 @@ def _fetch(reader: Reader, uid: bool) -> Fetch:
         changed_since, vanished = _modifiers(reader)
         if vanished and not (uid and changed_since is not None):
             raise Bad('VANISHED needs UID FETCH with CHANGEDSINCE')  # RFC 7162 3.2.6
-    elif b'\0' not in rest and len(rest) <= _KNOWN_OCTETS:
+    elif reader.position == len(reader.line) and b'\0' not in rest and len(rest) <= _KNOWN_OCTETS:
         if len(_known) >= _KNOWN_LISTS:
             _known.clear()
         _known[uid, rest] = items

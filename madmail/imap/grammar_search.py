@@ -114,10 +114,7 @@ class _Query:
         return ModseqIs(self.reader.number(MAX_MODSEQ))
 
     def keyword(self, present: bool) -> Keyword:
-        flags = self.reader.flags()
-        if flags.bits or len(flags.keywords) != 1:
-            raise Bad('Expected one keyword')
-        return Keyword(flags.keywords[0], present)
+        return Keyword(self.reader.keyword(), present)
 
 
 def search(reader: Reader) -> Search:

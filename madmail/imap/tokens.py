@@ -260,6 +260,16 @@ class Reader:
             self.expect(b')')
         return Flags(bits, tuple(keywords.values()))
 
+    def keyword(self) -> str:
+        """One keyword, as written."""
+        found = ATOM.match(self.line, self.position)
+        if found is None:
+            raise Bad('Expected a keyword')
+        if len(found[0]) > MAX_KEYWORD:
+            raise Bad('Keyword is too long')
+        self.position = found.end()
+        return found[0].decode('ascii')
+
     # -- dates
 
     def date(self) -> int:
