@@ -77,6 +77,7 @@ class Arbiter:
         self.reload_wanted = False
         self.stopping = False
         self.user: Identity | None = None
+        self.tls: object = None
         self.state: StateDirectory
         self._roles: dict[str, Callable[[child.ChildContext], child.Role]] = {}
         self._on_ready = on_ready
@@ -111,6 +112,7 @@ class Arbiter:
         try:
             configure_log(settings, self.user)
             self._roles = preload(self.plan)
+            self.tls = self.make_tls(settings)
             self.listeners.bind(settings, self.plan.listeners)
             for kind in self.plan.kinds:
                 count = self.plan.count(kind, settings, self.state.shards)
@@ -130,6 +132,10 @@ class Arbiter:
         except BaseException:
             self._end()
             raise
+
+    def make_tls(self, settings: Settings) -> object:
+        """What the gates started with `settings` share.  Raises Stop."""
+        return self.plan.tls(settings, self.state.path) if self.plan.tls else None
 
     def _bind_own(self, kind: Kind, index: int) -> None:
         name = f'{kind.name}-{index}.sock'
@@ -508,6 +514,7 @@ class Arbiter:
                 listeners=listeners,
                 shared=self.plan.shared,
                 takeover=takeover,
+                shared_tls=self.tls if kind.renewal is Renewal.OVERLAP else None,
                 channel=channel,
             )
 

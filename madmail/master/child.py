@@ -61,7 +61,8 @@ class ChildContext:
     `index` is the shard number, or the slot (< 64) that tells living gates
     apart.  `listeners` has the sockets by the names of `listen.*`, and a
     shard's own Unix listener as 'shard'.  `shared` is memory common to all
-    gates.  With `takeover` a living predecessor passes its sessions on.
+    gates, `shared_tls` their certificate and ticket keys.  With `takeover` a
+    living predecessor passes its sessions on.
     `succeeded` and `stopping` are set before `retire`: a successor waits for
     the sessions; the whole relay stops.
     """
@@ -77,6 +78,7 @@ class ChildContext:
         generation: int = 1,
         listeners: dict[str, list[socket.socket]] | None = None,
         shared: mmap.mmap | None = None,
+        shared_tls: Any = None,
         takeover: bool = False,
         channel: Channel | None = None,
     ) -> None:
@@ -88,6 +90,7 @@ class ChildContext:
         self.generation = generation
         self.listeners = listeners or {}
         self.shared = shared
+        self.shared_tls = shared_tls
         self.takeover = takeover
         self.succeeded = False
         self.stopping = False

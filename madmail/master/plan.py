@@ -8,12 +8,14 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 from gevent._hub_local import get_hub_if_exists
 
 from madmail.master.child import ChildContext, Role
-from madmail.master.exits import BOOT, Stop
+from madmail.master.exits import BOOT, CONFIGURATION, Stop
 from madmail.settings import Settings
+from madmail.tls.context import ServerTLS, Unusable
 
 AUTO_LIMIT = 8  # processes of a kind that `auto` makes at most
 
@@ -52,7 +54,8 @@ class Plan:
 
     `count` tells how many of a kind run.  `shared` is memory for the OVERLAP
     kind, which has `slots` places; `forget(shared, slot)` cleans up behind a
-    child of it that died.
+    child of it that died.  `tls` makes what all of its children of one
+    generation share: the certificate, read while we may, and the ticket keys.
     """
 
     kinds: tuple[Kind, ...]
@@ -60,6 +63,7 @@ class Plan:
     slots: int = 32
     shared: mmap.mmap | None = None
     forget: Callable[[mmap.mmap, int], None] | None = None
+    tls: Callable[[Settings, Path], object] | None = None
     listeners: tuple[str, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,6 +113,14 @@ def auto() -> int:
     return max(1, min(cores(), AUTO_LIMIT))
 
 
+def server_tls(settings: Settings, state_dir: Path) -> object:
+    """The relay's certificate.  Raises Stop when it cannot be used."""
+    try:
+        return ServerTLS(settings, state_dir)
+    except Unusable as error:
+        raise Stop(CONFIGURATION, str(error)) from None
+
+
 def relay() -> Plan:
     """The plan of a madmail relay."""
     from madmail.gate import peers  # only a relay that runs needs the gate
@@ -128,4 +140,5 @@ def relay() -> Plan:
         slots=peers.SLOTS,
         shared=shared,
         forget=peers.forget,
+        tls=server_tls,
     )

@@ -30,10 +30,13 @@ def reload_steps(arbiter: Arbiter) -> Iterator[None]:
     arbiter.reload_error = ''
     settings = _load(arbiter)
     old = arbiter.settings
+    tls = arbiter.make_tls(settings)
     arbiter.listeners.bind(settings, arbiter.plan.listeners)
+    previous, arbiter.tls = arbiter.tls, tls
     try:
         yield from _gates(arbiter, settings)
     except Stop:
+        arbiter.tls = previous
         arbiter.listeners.keep(old, arbiter.plan.listeners)
         raise
     arbiter.listeners.keep(settings, arbiter.plan.listeners)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from madmail.settings.declarations import SECTIONS, SETTINGS, Setting
@@ -27,8 +27,8 @@ def by_section() -> Iterator[tuple[str, list[Setting]]]:
         yield section, [s for s in SETTINGS.values() if s.section == section]
 
 
-def sample() -> str:
-    """conf/madmail.yaml: every setting with its default, all but the necessary commented out."""
+def sample(given: Mapping[str, object] = EXAMPLES) -> str:
+    """A configuration file with every setting: `given` ones set, the others commented out."""
     lines = [
         '# madmail configuration. Made from the declarations of the settings',
         '# (python -m madmail.settings.sample). A line that begins with "#" and a key shows',
@@ -44,8 +44,9 @@ def sample() -> str:
             key = setting.name.rpartition('.')[2]
             for part in textwrap.wrap(_sentence(setting), 96 - len(indent)):
                 lines.append(f'{indent}# {part}')
-            if setting.name in EXAMPLES:
-                lines.append(f'{key}: {EXAMPLES[setting.name]}')
+            if setting.name in given:
+                value = setting.kind.check(given[setting.name])
+                lines.append(f'{indent}{key}: {setting.kind.show(value)}')
             else:
                 lines.append(f'{indent}#{key}: {setting.kind.show(setting.default)}')
             if not section:

@@ -1,0 +1,172 @@
+"""Getting at the accounts: through the running relay, or in its place when none runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from madmail.account.address import canonical, mail_domain
+from madmail.account.placement import shard_of
+from madmail.account.registry import Accounts
+from madmail.account.secret import load as load_secret
+from madmail.cli.result import Failure
+from madmail.master import control
+from madmail.master.exits import Stop
+from madmail.master.privileges import owner
+from madmail.master.state import lock, read_shards
+from madmail.settings import Settings
+from madmail.shard.calls import CallRefused, ShardUnavailable, call_blocking
+from madmail.shard.methods import ShardMethods
+from madmail.store.control import Blocklist, Control
+from madmail.store.sqlite import open_store
+
+PAGE = 1000  # accounts listed by one call
+
+_REASONS = {
+    'missing': 'there is no such account',
+    'exists': 'the account exists already',
+    'name': 'the user name is reserved, too short, too long or has forbidden characters',
+    'password': 'the password is too short or too long',
+    'full': 'the disk or database is full',
+}
+
+
+class _NoSessions:
+    """The sessions of a relay that does not run."""
+
+    logged_in = 0
+
+    def __len__(self) -> int:
+        return 0
+
+    def count(self, account_id: int) -> int:
+        return 0
+
+    def dismiss(self, account_id: int) -> None:
+        pass
+
+
+class _StoppedShard:
+    """What the methods of a shard need, without its process."""
+
+    def __init__(self, state_dir: Path, index: int, settings: Settings) -> None:
+        self.settings = settings
+        trim = settings['limits.quota_trim_percent'] / 100
+        self.store = open_store(
+            state_dir / 'shards' / str(index),
+            quota_default=settings['limits.quota'],
+            trim_from=trim,
+            trim_to=max(trim - 0.05, 0.0),
+        )
+        self.blocklist = Blocklist(state_dir)
+        self.sessions = _NoSessions()
+        self.accounts = Accounts(
+            self.store,
+            settings,
+            load_secret(state_dir),
+            self.blocklist,
+            lambda function, *arguments: function(*arguments),
+        )
+        self.methods = ShardMethods(self)  # type: ignore[arg-type]
+
+    def statistics(self) -> dict[str, Any]:
+        return {'accounts': self.store.account_count()}
+
+    def close(self) -> None:
+        self.store.close()
+        self.blocklist.close()
+
+
+class Access:
+    """The accounts and the blocklist of one state directory.
+
+    Raises Failure where something is not as it has to be.  Run as root, we
+    become the owner of the directory first, so that no file turns into one
+    that the relay cannot write.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.state_dir: Path = settings['state_dir'].absolute()
+        self.domain = mail_domain(settings['domain'])
+        self._lock = -1
+        self._stopped: dict[int, _StoppedShard] = {}
+        try:
+            shards = read_shards(self.state_dir)
+            if shards is None:
+                raise Failure(
+                    f'there is no relay in {self.state_dir}; "madmail init" or "madmail run" '
+                    'makes one, --config or --state-dir names another'
+                )
+            self.shards = shards
+            identity = owner(self.state_dir)
+            if identity:
+                identity.assume()
+            self.running = self._is_running()
+            if not self.running:
+                self._lock = lock(self.state_dir)
+            self.control = Control(self.state_dir)
+        except (Stop, OSError) as error:
+            raise Failure(str(error)) from None
+
+    def __enter__(self) -> Access:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stopped in self._stopped.values():
+            stopped.close()
+        self.control.close()
+        if self._lock >= 0:
+            os.close(self._lock)
+
+    def address(self, text: str) -> str:
+        """The canonical address of `text`, which may lack the domain."""
+        address = canonical(text if '@' in text else f'{text}@{self.domain}', self.domain)
+        if address is None:
+            raise Failure(f'{text} is not an address of this relay (…@{self.domain})')
+        return address
+
+    def call(self, address: str, method: str, **params: Any) -> Any:
+        """Call a method of the shard that owns `address`."""
+        shard = shard_of(address, self.shards)
+        return self._call(shard, method, address=address, **params)
+
+    def accounts(self) -> Iterator[dict[str, Any]]:
+        """All accounts, shard by shard."""
+        for shard in range(self.shards):
+            after = ''
+            while page := self._call(shard, 'account_list', after=after, limit=PAGE):
+                yield from page
+                after = page[-1]['address']
+
+    def publish(self, topic: str, data: dict[str, Any]) -> None:
+        """Tell the processes of the relay, if it runs."""
+        if self.running:
+            try:
+                control.ask(self.state_dir, {'command': 'publish', 'topic': topic, 'data': data})
+            except (control.NotRunning, control.Refused, OSError):
+                pass  # who starts now reads what we have written
+
+    def _is_running(self) -> bool:
+        try:
+            control.ask(self.state_dir, {'command': 'status'})
+        except control.NotRunning:
+            return False
+        return True
+
+    def _call(self, shard: int, method: str, **params: Any) -> Any:
+        try:
+            if self.running:
+                return call_blocking(self.state_dir, shard, method, **params)
+            if shard not in self._stopped:
+                self._stopped[shard] = _StoppedShard(self.state_dir, shard, self.settings)
+            answer = self._stopped[shard].methods.call(method, params)
+        except ShardUnavailable as error:
+            raise Failure(f'shard {shard} does not answer: {error}') from None
+        except CallRefused as refused:
+            raise Failure(_REASONS.get(refused.word, refused.word)) from None
+        if not answer['ok']:
+            raise Failure(_REASONS.get(answer['error'], answer['error']))
+        return answer.get('result')

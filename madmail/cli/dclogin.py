@@ -1,0 +1,81 @@
+"""A `dclogin:` link: everything Delta Chat needs to use the relay, in one code."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import string
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from madmail.account.address import mail_domain
+from madmail.settings import Address, Settings
+
+NAME_LENGTH = 9
+PASSWORD_LENGTH = 24
+_NAME = string.ascii_lowercase + string.digits
+_PASSWORD = string.ascii_letters + string.digits
+
+
+def random_name() -> str:
+    return ''.join(secrets.choice(_NAME) for _ in range(NAME_LENGTH))
+
+
+def random_password() -> str:
+    return ''.join(secrets.choice(_PASSWORD) for _ in range(PASSWORD_LENGTH))
+
+
+def link(
+    settings: Settings,
+    address: str,
+    password: str,
+    bound: Sequence[tuple[str, Address]] | None = None,
+) -> str:
+    """The link for `address`.
+
+    `bound` are the listeners with their real ports; without it the configured
+    ones count.  Ports and hosts are named only where there is a listener.
+    """
+    if bound is None:
+        bound = [
+            (name, address)
+            for name in ('imaps', 'imap', 'submissions', 'submission')
+            for address in settings[f'listen.{name}']
+        ]
+    fields = {'p': password}
+    for prefix, choices in (
+        ('i', (('imaps', 'ssl'), ('imap', 'starttls'))),
+        ('s', (('submissions', 'ssl'), ('submission', 'starttls'))),
+    ):
+        for name, security in choices:
+            found = next((a for listener, a in bound if listener == name), None)
+            if found is not None:
+                fields[f'{prefix}h'] = host(settings, found)
+                fields[f'{prefix}p'] = str(found.port)
+                fields[f'{prefix}s'] = security
+                break
+    if settings['tls.mode'] == 'self_signed':
+        fields['ic'] = '3'
+    fields['v'] = '1'
+    # `+` would be read as a blank, so blanks and plus signs are both encoded.
+    query = '&'.join(f'{key}={quote(value, safe="")}' for key, value in fields.items())
+    return f'dclogin:{quote(address, safe="@")}?{query}'
+
+
+def host(settings: Settings, listener: Address) -> str:
+    """What a client connects to: the loopback address if only that listens, else the domain."""
+    if listener.host == 'localhost' or settings['domain'] == 'localhost':
+        return '127.0.0.1' if ':' not in listener.host or listener.host == '::' else listener.host
+    if ipaddress.ip_address(listener.host).is_loopback:
+        return listener.host
+    domain: str = settings['domain']
+    return domain
+
+
+def fresh(
+    settings: Settings, bound: Sequence[tuple[str, Address]] | None = None
+) -> tuple[str, str, str]:
+    """A random address and password, which become an account at first login, and their link."""
+    address = f'{random_name()}@{mail_domain(settings["domain"])}'
+    password = random_password()
+    return address, password, link(settings, address, password, bound)

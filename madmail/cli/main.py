@@ -1,0 +1,93 @@
+"""The entry point: arguments in, one command, its result out.
+
+Exit codes: 0 done, 1 failed or declined, 2 wrong usage; `run` has more, see
+`madmail.master.exits`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from madmail.cli import accounts, blocklist, relay
+from madmail.cli.invocation import Invocation
+from madmail.cli.result import Declined, Failure, Result, failure_as_json
+from madmail.master.exits import FAILED, OK, USAGE, Stop
+from madmail.settings import SettingError
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors in the form of all other errors."""
+
+    as_json = False
+
+    def error(self, message: str) -> NoReturn:
+        report(message, as_json=Parser.as_json)
+        if not Parser.as_json:
+            self.print_usage(sys.stderr)
+        sys.exit(USAGE)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Global options are taken before and after the command, so it has them as well."""
+    top = Parser(prog='madmail', description='A chatmail relay in one program.')
+    after = argparse.ArgumentParser(add_help=False)
+    for target, default in ((top, None), (after, argparse.SUPPRESS)):
+        target.add_argument('--config', metavar='FILE', default=default, help='configuration')
+        target.add_argument(
+            '--state-dir', '--libexec', metavar='DIR', default=default, help='state directory'
+        )
+        target.add_argument(
+            '--json', action='store_true', default=default or False, help='one line of JSON'
+        )
+    commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
+    for family in (relay, accounts, blocklist):
+        family.add_commands(commands, [after])
+    return top
+
+
+def report(reason: str, *, as_json: bool) -> None:
+    """One line on stderr."""
+    text = failure_as_json(reason) if as_json else f'Error: {reason}'
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code.  Without a command, `run`."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    Parser.as_json = '--json' in words
+    top = parser()
+    parsed = top.parse_args(words)
+    if parsed.command is None:
+        parsed = top.parse_args([*words, 'run'])
+    invocation = Invocation(parsed)
+    verb = getattr(parsed, 'verb', None)
+    name = f'{parsed.command} {verb}' if verb else parsed.command
+    try:
+        result: Result = parsed.function(invocation)
+    except Stop as stop:
+        report(str(stop), as_json=invocation.json)
+        return stop.code if parsed.command == 'run' else FAILED
+    except (Failure, SettingError) as failure:
+        report(str(failure), as_json=invocation.json)
+        return FAILED
+    except Declined:
+        if invocation.json:
+            report('declined', as_json=True)
+        return FAILED
+    except KeyboardInterrupt:
+        return FAILED
+    if parsed.command != 'run':
+        show(result, name, as_json=invocation.json)
+    return OK
+
+
+def show(result: Result, command: str, *, as_json: bool) -> None:
+    text = result.as_json(command) if as_json else result.text
+    if text:
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:
+            sys.stderr.close()

@@ -1,0 +1,237 @@
+"""run, init, version, status, reload, stop: the relay as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import ssl
+import sys
+from pathlib import Path
+from typing import Any
+
+import segno
+
+from madmail import __version__
+from madmail.account.secret import load as load_secret
+from madmail.cli import dclogin
+from madmail.cli.invocation import LOCAL_CONFIG, Invocation
+from madmail.cli.result import Failure, Result, duration, table
+from madmail.master import control, keeper
+from madmail.master.arbiter import Arbiter
+from madmail.master.exits import CONFIGURATION, Stop
+from madmail.master.plan import auto, relay, server_tls
+from madmail.master.privileges import identity
+from madmail.master.state import prepare
+from madmail.settings import Settings, load
+from madmail.settings.effective import LOCAL_PORTS
+from madmail.settings.kinds import Address, SettingError
+from madmail.settings.sample import sample
+from madmail.store.control import Control
+from madmail.tls import self_signed
+from madmail.tls.context import DIRECTORY
+
+STOP_TIME = 600.0  # seconds
+
+
+def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
+    run_parser = commands.add_parser('run', parents=options, help='serve, in the foreground')
+    run_parser.set_defaults(function=run)
+    init_parser = commands.add_parser(
+        'init', parents=options, help='make state directory, keys, certificate and configuration'
+    )
+    init_parser.add_argument('--domain', help='mail domain of a new configuration')
+    init_parser.set_defaults(function=init)
+    commands.add_parser('version', parents=options, help='print the version').set_defaults(
+        function=version
+    )
+    commands.add_parser('status', parents=options, help='processes and figures').set_defaults(
+        function=status
+    )
+    commands.add_parser(
+        'reload', parents=options, help='apply the configuration file anew'
+    ).set_defaults(function=reload)
+    stop_parser = commands.add_parser('stop', parents=options, help='stop the relay')
+    stop_parser.add_argument('--now', action='store_true', help='do not wait for sessions')
+    stop_parser.set_defaults(function=stop)
+
+
+def run(invocation: Invocation) -> Result:
+    """Serve until stopped.  Raises Stop with the exit code."""
+    keeper.die_with_keeper()
+    try:
+        settings = invocation.load()
+    except SettingError as error:
+        raise Stop(CONFIGURATION, str(error)) from None
+    if not settings['policy.require_encryption']:
+        print(
+            'WARNING: policy.require_encryption is false: unencrypted mail is accepted. '
+            'This is for protocol tests only.',
+            file=sys.stderr,
+            flush=True,
+        )
+
+    def ready(arbiter: Arbiter) -> None:
+        announce(arbiter, as_json=invocation.json)
+
+    code = Arbiter(settings, relay(), invocation.load, ready).run()
+    if code:
+        raise Stop(code, 'the relay ended')
+    return Result()
+
+
+def announce(arbiter: Arbiter, *, as_json: bool) -> None:
+    """Say on stdout where the relay is and how to use it."""
+    settings = arbiter.settings
+    bound = arbiter.listeners.addresses()
+    fingerprint = certificate_fingerprint(settings, arbiter.state.path)
+    _, _, link = dclogin.fresh(settings, bound)
+    if as_json:
+        listeners = [{'name': name, 'address': str(address)} for name, address in bound]
+        data = {'listeners': listeners, 'fingerprint': fingerprint, 'dclogin': link}
+        print(Result(data).as_json('run'), flush=True)
+        return
+    lines = [f'madmail {__version__} serves {settings["domain"]}', '']
+    lines += [f'  {name:<12} {address}' for name, address in bound]
+    lines += ['', f'Certificate (SHA-256)  {fingerprint}', '']
+    lines += ['A new account for Delta Chat, made at its first login:', '', link, '']
+    try:
+        print('\n'.join(lines), flush=True)
+        if 'utf' in (sys.stdout.encoding or '').lower():
+            segno.make(link, error='l').terminal(compact=True)
+            sys.stdout.flush()
+    except OSError:
+        pass  # nobody reads; the relay serves all the same
+
+
+def certificate_fingerprint(settings: Settings, state_dir: Path) -> str:
+    """SHA-256 of the certificate in hexadecimal pairs; '' when it cannot be read."""
+    path = settings['tls.cert_file']
+    if settings['tls.mode'] == 'self_signed':
+        path = self_signed.files(state_dir / DIRECTORY).certificate
+    end = '-----END CERTIFICATE-----'
+    try:
+        first = path.read_text().partition(end)[0] + end
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(first[first.index('-----BEGIN') :]))
+    except (OSError, ValueError):
+        return ''
+    return digest.digest().hex(':').upper()
+
+
+def init(invocation: Invocation) -> Result:
+    """Make what a relay needs to start; what is there already stays as it is."""
+    config = invocation.config or LOCAL_CONFIG
+    made = not config.exists()
+    if made:
+        _write_config(invocation, config)
+    elif invocation.arguments.domain:
+        raise Failure(f'{config} exists; its domain is what counts')
+    settings = load(config)
+    if invocation.arguments.state_dir is not None:
+        settings.replace('state_dir', Path(invocation.arguments.state_dir).absolute())
+    user = identity(settings['user'])
+    state = prepare(settings['state_dir'], settings['processes.shards'], auto(), user)
+    try:
+        if user:
+            user.assume()
+        load_secret(state.path)
+        Control(state.path).close()
+        server_tls(settings, state.path)
+    finally:
+        state.close()
+    data = {
+        'config': str(config.absolute()),
+        'config_created': made,
+        'state_dir': str(state.path),
+        'domain': settings['domain'],
+        'shards': state.shards,
+        'fingerprint': certificate_fingerprint(settings, state.path),
+    }
+    text = table(
+        ('', ''),
+        [
+            ('configuration', data['config'] + ('' if made else ' (kept)')),
+            ('state directory', data['state_dir']),
+            ('domain', data['domain']),
+            ('certificate', data['fingerprint']),
+        ],
+    ).strip()
+    return Result(data, text)
+
+
+def _write_config(invocation: Invocation, config: Path) -> None:
+    domain = invocation.arguments.domain
+    state_dir = invocation.arguments.state_dir
+    given: dict[str, object] = {
+        'domain': domain or 'localhost',
+        'state_dir': Path(state_dir or 'data').absolute(),
+    }
+    if not domain:
+        given |= {f'listen.{n}': (Address('127.0.0.1', p),) for n, p in LOCAL_PORTS.items()}
+    try:
+        text = sample(Settings.defaults(given).given)
+        config.parent.mkdir(parents=True, exist_ok=True)
+        with config.open('x', encoding='utf-8') as file:
+            file.write(text)
+    except OSError as error:
+        raise Failure(f'{config}: {error.strerror}') from None
+
+
+def version(invocation: Invocation) -> Result:
+    return Result({'name': 'madmail', 'version': __version__}, f'madmail {__version__}')
+
+
+def status(invocation: Invocation) -> Result:
+    data = _ask(invocation, {'command': 'status'})
+    assert data is not None
+    head = table(
+        ('', ''),
+        [
+            ('version', data['version']),
+            ('domain', data['domain']),
+            ('state directory', data['state_dir']),
+            ('process', data['pid']),
+            ('running for', duration(data['uptime_seconds'])),
+            ('configuration', f'generation {data["generation"]}'),
+            ('accounts', data['registered_users']),
+            *((f'listen.{one["name"]}', one['address']) for one in data['listeners']),
+        ],
+    )
+    rows = []
+    for one in data['children']:
+        statistics = one['statistics']
+        rows.append(
+            (
+                f'{one["kind"]} {one["index"]}',
+                one['pid'],
+                one['state'],
+                duration(one['uptime_seconds']),
+                statistics.get('connections', ''),
+                f'{statistics.get("cpu_seconds", 0):.1f}s',
+                sum(statistics.get('exceptions', {}).values()),
+            )
+        )
+    children = table(('child', 'pid', 'state', 'age', 'connections', 'cpu', 'errors'), rows)
+    return Result(data, f'{head.strip()}\n\n{children}')
+
+
+def reload(invocation: Invocation) -> Result:
+    data = _ask(invocation, {'command': 'reload'}, timeout=STOP_TIME) or {}
+    return Result(data, f'Reloaded (generation {data.get("generation")}).')
+
+
+def stop(invocation: Invocation) -> Result:
+    request = {'command': 'stop', 'at_once': invocation.arguments.now}
+    _ask(invocation, request, timeout=STOP_TIME)
+    return Result({'stopped': True}, 'Stopped.')
+
+
+def _ask(
+    invocation: Invocation, request: dict[str, Any], *, timeout: float = 30.0
+) -> dict[str, Any] | None:
+    settings = invocation.load()
+    try:
+        return control.ask(settings['state_dir'].absolute(), request, timeout=timeout)
+    except (control.NotRunning, control.Refused) as error:
+        raise Failure(str(error)) from None
+    except TimeoutError:
+        raise Failure('the relay does not answer') from None

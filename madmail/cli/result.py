@@ -1,0 +1,72 @@
+"""What commands return and raise, and how it is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class Failure(Exception):
+    """The command could not be done; the text is for the operator.  Exit code 1."""
+
+
+class Declined(Exception):
+    """The operator answered no.  Exit code 1."""
+
+
+@dataclass
+class Result:
+    """`data` is the JSON form, `text` what people read ('' = nothing)."""
+
+    data: dict[str, Any] = field(default_factory=dict)
+    text: str = ''
+    message: str = ''
+
+    def as_json(self, command: str) -> str:
+        answer: dict[str, Any] = {'ok': True, 'command': command}
+        if self.message:
+            answer['message'] = self.message
+        answer['data'] = self.data
+        return json.dumps(answer, ensure_ascii=False)
+
+
+def failure_as_json(reason: str) -> str:
+    return json.dumps({'ok': False, 'error': reason}, ensure_ascii=False)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Aligned columns; numbers to the right."""
+    lines = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    numeric = [
+        len(lines) > 1 and all(line[i].isdigit() for line in lines[1:]) for i in range(len(head))
+    ]
+    return '\n'.join(
+        '  '.join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def size(octets: int) -> str:
+    """A size for people: 1.5 MB."""
+    amount = float(octets)
+    for unit in ('B', 'KB', 'MB', 'GB'):
+        if amount < 1024:
+            return f'{amount:.0f} {unit}' if unit == 'B' else f'{amount:.1f} {unit}'
+        amount /= 1024
+    return f'{amount:.1f} TB'
+
+
+def duration(seconds: int) -> str:
+    """A duration for people: 3d 4h."""
+    parts: list[str] = []
+    for unit, length in (('d', 86400), ('h', 3600), ('m', 60), ('s', 1)):
+        if seconds >= length or (unit == 's' and not parts):
+            parts.append(f'{seconds // length}{unit}')
+            seconds %= length
+    return ' '.join(parts[:2])
