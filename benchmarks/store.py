@@ -82,8 +82,8 @@ def expiry(store: SqliteStore, count: int) -> dict[str, float]:
         nonlocal held
         while True:
             then = time.perf_counter()
-            gevent.sleep(0)
-            held = max(held, time.perf_counter() - then)
+            gevent.sleep(0.001)
+            held = max(held, time.perf_counter() - then - 0.001)
 
     watcher = gevent.spawn(watch)
     cpu, wall = time.process_time(), time.perf_counter()
@@ -93,7 +93,7 @@ def expiry(store: SqliteStore, count: int) -> dict[str, float]:
     return {
         'messages': removed,
         'wall_us_per_message': round(wall / removed * 1e6, 1),
-        'cpu_us_per_message_with_watcher': round(cpu / removed * 1e6, 1),
+        'cpu_us_per_message': round(cpu / removed * 1e6, 1),
         'loop_held_ms': round(held * 1e3, 1),
         'uids_ms': round(uids_ms, 2),
     }

@@ -14,7 +14,7 @@ from itertools import groupby
 from typing import TypeVar
 
 from madmail.store.commit import Transaction, Work
-from madmail.store.database import SLICE, Row
+from madmail.store.database import FLAGS, SLICE, TOUCHED, Row
 from madmail.store.interface import (
     INLINE_LIMIT,
     Appended,
@@ -131,6 +131,7 @@ class Changes(Room):
                 if limit is not None and old_modseq > limit:  # RFC 7162 3.1.3
                     modified.append(uid)
                     continue
+                old_bits &= FLAGS
                 old_words = tuple(old_text.split(' ')) if old_text else ()
                 if mode == 'add':
                     new_bits = old_bits | bits
@@ -152,7 +153,7 @@ class Changes(Room):
                     'UPDATE messages SET flags = ?, keywords = ?, modseq = ?'
                     ' WHERE mailbox_id = ? AND uid = ?',
                     [
-                        (flags, ' '.join(keywords), modseq, mailbox_id, uid)
+                        (flags | TOUCHED, ' '.join(keywords), modseq, mailbox_id, uid)
                         for uid, flags, keywords, _ in changes
                     ],
                 )
@@ -266,7 +267,7 @@ class Changes(Room):
             tx.executemany(
                 INSERT,
                 [
-                    (target_id, uid, flags, keywords, date, size, modseq, body)
+                    (target_id, uid, flags & FLAGS, keywords, date, size, modseq, body)
                     for uid, (_, flags, keywords, date, size, _, body) in zip(
                         new, rows, strict=True
                     )
@@ -363,9 +364,12 @@ class Changes(Room):
     def _allocate(
         self, tx: Transaction, mailbox_id: int, count: int, unseen: int, size: int
     ) -> tuple[int, int]:
-        """Take `count` UIDs and a modseq: (first UID, modseq).  Raises MailboxMissing."""
+        """Take `count` UIDs and a modseq: (first UID, modseq).  Raises MailboxMissing.
+
+        Modseqs grow by as much as UIDs, which `changed_since` relies on.
+        """
         row = tx.execute(
-            'UPDATE mailboxes SET uid_next = uid_next + ?1, highest_modseq = highest_modseq + 1,'
+            'UPDATE mailboxes SET uid_next = uid_next + ?1, highest_modseq = highest_modseq + ?1,'
             ' messages = messages + ?1, unseen = unseen + ?2, size = size + ?3 WHERE id = ?4'
             ' RETURNING uid_next, highest_modseq',
             (count, unseen, size, mailbox_id),

@@ -36,6 +36,8 @@ WAL_LIMIT = 64 * 1024 * 1024  # bytes the WAL file keeps after a checkpoint
 CACHE_KIB = 8 * 1024  # page cache of a connection
 STATEMENTS = 200  # prepared statements a connection keeps
 ROUTES = 20_000  # accounts whose INBOX is remembered, about 200 bytes each
+TOUCHED = 32  # in the stored flags: changed since it came, see schema
+FLAGS = 31  # the bits of interface.Flag
 LOG_LIMIT = 1000  # ranges of expunged UIDs remembered for a mailbox
 
 Row = tuple[Any, ...]

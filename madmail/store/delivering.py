@@ -12,7 +12,8 @@ from madmail.store.interface import INLINE_LIMIT, Appended, Body, OutboxEntry, O
 from madmail.store.mailboxes import Mailboxes
 from madmail.store.room import Trim
 
-REMEMBERED = 86_400  # seconds a delivery id is known
+DAY = 86_400  # seconds; a delivery id is known for the rest of the day and all of the next
+KNOWN = 'SELECT outcomes FROM delivered WHERE day IN (?, ?) AND id = ?'
 PURGE_EVERY = 60  # seconds
 PURGE_SLICE = 1000
 
@@ -73,7 +74,9 @@ class Delivering(Mailboxes):
         delivery_id: bytes,
         outbox: Sequence[OutboxEntry],
     ) -> Generator[None, None, list[Outcome]]:
-        known = tx.execute('SELECT outcomes FROM delivered WHERE id = ?', (delivery_id,)).fetchone()
+        now = int(time.time())
+        day = now // DAY
+        known = tx.execute(KNOWN, (day, day - 1, delivery_id)).fetchone()
         if known is not None:
             if blob is not None:
                 tx.dropped.append(blob)
@@ -83,7 +86,6 @@ class Delivering(Mailboxes):
         if data is None and blob is None:
             raise ValueError('A delivery needs a body')
         # First decide, then write: what cannot be done then costs no rollback.
-        now = int(time.time())
         found: dict[str, Outcome] = {}
         places: list[tuple[Route, Trim]] = []
         for address in addresses:
@@ -116,12 +118,13 @@ class Delivering(Mailboxes):
         outcomes = [found[address] for address in addresses]
         tx.execute(
             'INSERT INTO delivered VALUES (?, ?, ?)',
-            (delivery_id, now, ''.join([_LETTER[outcome] for outcome in outcomes])),
+            (day, delivery_id, ''.join([_LETTER[outcome] for outcome in outcomes])),
         )
         return outcomes
 
     def _delivered(self, delivery_id: bytes) -> bool:
-        row = self._read('SELECT 1 FROM delivered WHERE id = ?', (delivery_id,)).fetchone()
+        day = int(time.time()) // DAY
+        row = self._read(KNOWN, (day, day - 1, delivery_id)).fetchone()
         return row is not None
 
     def _insert_entry(self, tx: Transaction, entry: OutboxEntry, body_id: int, size: int) -> None:
@@ -142,10 +145,11 @@ class Delivering(Mailboxes):
         )
 
     def _purge(self, tx: Transaction) -> None:
-        """Forget delivery ids of more than a day ago, a slice at a time."""
+        """Forget delivery ids of the days before yesterday, a slice at a time."""
         count = tx.execute(
-            'DELETE FROM delivered WHERE id IN (SELECT id FROM delivered WHERE at < ? LIMIT ?)',
-            (int(time.time()) - REMEMBERED, PURGE_SLICE),
+            'DELETE FROM delivered WHERE (day, id) IN'
+            ' (SELECT day, id FROM delivered WHERE day < ? LIMIT ?)',
+            (int(time.time()) // DAY - 1, PURGE_SLICE),
         ).rowcount
         if count == PURGE_SLICE:
             tx.after.append(lambda: None if self._closing else self._commit.post(self._purge))

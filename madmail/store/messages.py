@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from array import array
+from heapq import merge
+from operator import itemgetter
 
 from madmail.store.accounts import Accounts
-from madmail.store.database import Row
+from madmail.store.database import FLAGS, Row
 from madmail.store.interface import Body, MailboxMissing, Message
 from madmail.store.spool import FileBody, MemoryBody
 
@@ -19,7 +21,7 @@ def message(row: Row) -> Message:
     uid, flags, keywords, internal_date, size, modseq, body_id = row
     return Message(
         uid,
-        flags,
+        flags & FLAGS,
         tuple(keywords.split(' ')) if keywords else (),
         internal_date,
         size,
@@ -97,23 +99,30 @@ class Messages(Accounts):
         never torn apart, so there may be more than `limit`.
         """
         row = self._read(
-            'SELECT highest_modseq FROM mailboxes WHERE id = ?', (mailbox_id,)
+            'SELECT highest_modseq, uid_next FROM mailboxes WHERE id = ?', (mailbox_id,)
         ).fetchone()
         if row is None or row[0] <= modseq:
             return []
-        rows = self._read(
-            f'SELECT {COLUMNS} FROM messages INDEXED BY by_modseq'
-            ' WHERE mailbox_id = ? AND modseq > ? ORDER BY modseq, uid LIMIT ?',
-            (mailbox_id, modseq, limit),
-        ).fetchall()
-        if len(rows) == limit and rows:
-            last = rows[-1]
-            rows += self._read(
-                f'SELECT {COLUMNS} FROM messages INDEXED BY by_modseq'
-                ' WHERE mailbox_id = ? AND modseq = ? AND uid > ? ORDER BY uid',
-                (mailbox_id, last[5], last[0]),
-            ).fetchall()
-        return [message(row) for row in rows]
+        # Every UID took at least one modseq, so what came since is among the newest.
+        newest = row[1] - (row[0] - modseq)
+        untouched = self._read(
+            f'SELECT {COLUMNS} FROM messages WHERE mailbox_id = ? AND uid >= ?'
+            ' AND NOT flags & 32 AND modseq > ? ORDER BY uid',
+            (mailbox_id, newest, modseq),
+        )
+        touched = self._read(
+            f'SELECT {COLUMNS} FROM messages INDEXED BY touched'
+            ' WHERE mailbox_id = ? AND flags & 32 AND modseq > ? ORDER BY modseq, uid',
+            (mailbox_id, modseq),
+        )
+        rows: list[Message] = []
+        for found in merge(untouched, touched, key=itemgetter(5, 0)):
+            if len(rows) >= limit and found[5] != rows[-1].modseq:
+                break
+            rows.append(message(found))
+        untouched.close()
+        touched.close()
+        return rows
 
     def expunged_since(self, mailbox_id: int, modseq: int) -> list[int]:
         """Ascending UIDs removed by changes with a higher modseq.

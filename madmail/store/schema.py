@@ -20,7 +20,11 @@ Notes on the shard's tables:
   modseq up to which it has forgotten.
 - `graves` names mailboxes that are gone but whose messages are still being
   removed in slices.
-- `delivered` remembers delivery ids for a day.
+- Flag 32 (`TOUCHED`) marks messages that were changed after they came, and only
+  those are in an index by modseq.  The others are in order of modseq by their
+  UIDs already.  PERF: a full index costs a lone delivery 10 % more CPU.
+- `delivered` remembers delivery ids for a day or two, by day, so that it needs
+  no second index to be purged.
 """
 
 from __future__ import annotations
@@ -63,7 +67,7 @@ SHARD: Sequence[Migration] = (
             modseq INTEGER NOT NULL,
             body_id INTEGER NOT NULL,
             PRIMARY KEY (mailbox_id, uid)) WITHOUT ROWID""",
-        'CREATE INDEX by_modseq ON messages (mailbox_id, modseq)',
+        'CREATE INDEX touched ON messages (mailbox_id, modseq) WHERE flags & 32',
         'CREATE INDEX by_date ON messages (internal_date)',
         'CREATE INDEX by_date_large ON messages (internal_date) WHERE size > 131072',
         'CREATE INDEX deleted ON messages (mailbox_id, uid) WHERE flags & 8',
@@ -92,10 +96,10 @@ SHARD: Sequence[Migration] = (
             value BLOB NOT NULL,
             PRIMARY KEY (account_id, mailbox_id, name)) WITHOUT ROWID""",
         """CREATE TABLE delivered (
-            id BLOB PRIMARY KEY,
-            at INTEGER NOT NULL,
-            outcomes TEXT NOT NULL) WITHOUT ROWID""",
-        'CREATE INDEX delivered_at ON delivered (at)',
+            day INTEGER NOT NULL,
+            id BLOB NOT NULL,
+            outcomes TEXT NOT NULL,
+            PRIMARY KEY (day, id)) WITHOUT ROWID""",
         """CREATE TABLE outbox (
             id INTEGER PRIMARY KEY AUTOINCREMENT,
             sender TEXT NOT NULL,
