@@ -98,7 +98,7 @@ def preload(plan: Plan) -> dict[str, Callable[[ChildContext], Role]]:
 
 MAIL_LISTENERS = ('smtp', 'submission', 'submissions', 'imap', 'imaps')
 
-SHARD = Kind('shard', 'madmail.shard.process:ShardRole', Renewal.TAKEOVER, own_listener=True)
+SHARD = Kind('shard', 'madmail.shard.process:Shard', Renewal.TAKEOVER, own_listener=True)
 GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTENERS)
 COURIER = Kind('courier', 'madmail.delivery.courier:CourierRole', Renewal.AFTER)
 
