@@ -1,0 +1,36 @@
+"""IMAP commands after login, one file a command family.
+
+Importing the package registers all of them, see `registry`.
+"""
+
+from madmail.imap.commands import (
+    any,
+    append,
+    copy,
+    expunge,
+    fetch,
+    folders,
+    idle,
+    list,
+    metadata,
+    quota,
+    search,
+    select,
+    store,
+)
+
+__all__ = [
+    'any',
+    'append',
+    'copy',
+    'expunge',
+    'fetch',
+    'folders',
+    'idle',
+    'list',
+    'metadata',
+    'quota',
+    'search',
+    'select',
+    'store',
+]

@@ -1,0 +1,490 @@
+"""One IMAP session after login: the loop over commands, and news to the client.
+
+A session costs no greenlet while it is parked, in IDLE or not.  `run` takes all
+complete commands from the wire and answers them; between two runs the store's
+events reach `stirred`, which writes to a client in IDLE from inside the event
+callback, within the same turn of the loop as the commit.
+
+News (EXISTS, EXPUNGE, flags of other sessions) stands before the status line
+of a command, as far as the command allows it (RFC 3501 7.4.1; FETCH allows no
+flags, because a client may take them for the data it asked for).
+
+Faults: a refusal is a status line.  When the store fails under a command whose
+NO would make clients lose mail (FETCH, SELECT, STORE), the session says BYE and
+closes, and the client comes back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gevent
+
+from madmail import log
+from madmail.imap import commands, grammar, responses
+from madmail.imap.commands import append
+from madmail.imap.commands.registry import VERBS, Tell, capabilities
+from madmail.imap.framing import Framer
+from madmail.imap.syntax import (
+    AppendEnd,
+    AppendStart,
+    Bad,
+    Command,
+    Continue,
+    Frame,
+    TooLong,
+)
+from madmail.imap.view import View
+from madmail.shard.services import ShardServices
+from madmail.shard.wire import CORK_LIMIT, Gone, Wire
+from madmail.store.interface import (
+    Account,
+    MailboxExists,
+    MailboxMissing,
+    OverQuota,
+    StoreFull,
+)
+
+TURN = 0.005  # seconds of work before others get the loop
+NEWS = 500  # EXPUNGE or FETCH lines between two looks at the clock
+MAX_BADS = 10  # in a row, then the connection is closed
+KEEPALIVE = 120.0  # seconds; below the 3 to 5 min after which NATs and clients give up
+DEFAULT_LINE = 65536  # octets of a command if limits.command_line is 0
+
+__all__ = ['ImapSession', 'commands']
+
+_log = log.get('imap')
+
+
+class ImapSession:
+    """A client that is logged in to `account`; fulfils wire.Session."""
+
+    __slots__ = (
+        '_active',
+        '_bads',
+        '_doomed',
+        '_framer',
+        '_idle_tag',
+        '_running',
+        '_spoke',
+        '_turn',
+        '_working',
+        'account',
+        'greeting',
+        'in_literal',
+        'saved',
+        'shard',
+        'view',
+        'wire',
+    )
+
+    def __init__(
+        self, wire: Wire, shard: ShardServices, account: Account, tag: bytes = b''
+    ) -> None:
+        self.wire = wire
+        self.shard = shard
+        self.account = account
+        self.view: View | None = None
+        self.saved: Sequence[int] = ()  # UIDs of the last SEARCH RETURN (SAVE)
+        self.in_literal = False  # a literal is begun: nothing else may be written
+        self.greeting = tag  # tag of the login command, until it is answered
+        self._framer = Framer(shard.settings['limits.command_line'] or DEFAULT_LINE)
+        self._idle_tag: bytes | None = None
+        self._running = False
+        self._working = False  # a greenlet loads what is needed to tell news in IDLE
+        self._doomed = ''  # why the session has to end at the next command boundary
+        self._bads = 0
+        self._active = self._spoke = self._turn = time.monotonic()
+
+    # -- wire.Session
+
+    def run(self) -> None:
+        self._running = True
+        self._active = self._turn = time.monotonic()
+        try:
+            if self.greeting:
+                # RFC 3501 6.2.3; the capabilities save the client a round trip.
+                self.wire.write(
+                    b'%s OK [CAPABILITY %s] Logged in\r\n'
+                    % (self.greeting, capabilities(self.shard))
+                )
+                self.greeting = b''
+            while not self._doomed and not self.wire.closing and self._step():
+                pass
+            if self._doomed:
+                self.goodbye(self._doomed)
+        finally:
+            self._running = False
+        self._active = time.monotonic()
+        if self._idle_tag is not None and not self.wire.closing:
+            self._news_in_idle()
+
+    def tick(self, now: float) -> None:
+        if self._running:
+            return
+        if self._idle_tag is not None:
+            # Never ended for inactivity: a dead peer shows when nobody takes this line.
+            if now - self._spoke >= KEEPALIVE:
+                self._spoke = now
+                self.wire.write(b'* OK Still here\r\n')
+                self.wire.flush()
+            return
+        limit = self.shard.settings['limits.imap_idle']
+        if limit and now - self._active > limit:
+            self.goodbye('Disconnected for inactivity')
+
+    def retire(self) -> None:
+        self._end('Server is going away, please reconnect')
+
+    def ended(self) -> None:
+        self.close_mailbox()
+
+    # -- view.Watcher
+
+    def stirred(self) -> None:
+        if self._idle_tag is None or self._running:
+            return
+        try:
+            self._news_in_idle()
+        except Exception as error:
+            # The store's other listeners must not suffer.
+            _log.exception('news failed', error)
+            self.goodbye('Internal error, please reconnect')
+
+    def mailbox_gone(self) -> None:
+        self._end('Mailbox was deleted')
+
+    # -- for commands
+
+    def pause(self) -> None:
+        """Let others run if this greenlet has worked for long; at any point of a command."""
+        now = time.monotonic()
+        if now - self._turn > TURN:
+            gevent.sleep(0)
+            self._turn = time.monotonic()
+
+    def check(self) -> None:
+        """Between two parts of a long answer: is the client still to be served?"""
+        if self._doomed:
+            self.goodbye(self._doomed)
+            raise Gone
+        wire = self.wire
+        if wire.closing:
+            raise Gone
+        # Small answers stay corked, so that one send takes them all.
+        if wire.unsent > CORK_LIMIT:
+            wire.drain()
+        self.pause()
+
+    def finish(self, tag: bytes, status: bytes, tell: Tell = Tell.EVERYTHING) -> None:
+        """The news that a command allows, then its status line."""
+        self._tell(tell)
+        self._say(tag, status)
+
+    def goodbye(self, text: str) -> None:
+        """End the session now (RFC 3501 7.1.5)."""
+        if not self.in_literal:
+            self.wire.write(b'* BYE %s\r\n' % text.encode('ascii'))
+        self.wire.close()
+
+    def enter_idle(self, tag: bytes) -> None:
+        """From now on news are written as they happen, until DONE."""
+        self._idle_tag = tag
+        self._spoke = time.monotonic()
+
+    def select(self, view: View) -> None:
+        self.view = view
+
+    def close_mailbox(self) -> None:
+        view, self.view = self.view, None
+        self.saved = ()
+        if view is not None:
+            self.shard.boxes.leave(view)
+
+    def announce_keywords(self, keywords: Iterable[str]) -> None:
+        """Say FLAGS again before a keyword appears that the client was not told of."""
+        view = self.view
+        assert view is not None
+        if view.keywords.issuperset(keywords):
+            return
+        view.box.learn(keywords)
+        self.write_flags()
+
+    def write_flags(self) -> None:
+        """FLAGS and PERMANENTFLAGS (RFC 3501 7.2.6, 7.1)."""
+        view = self.view
+        assert view is not None
+        keywords = tuple(view.box.keywords.values())
+        view.keywords.update(keywords)
+        self.wire.write(responses.flags(keywords))
+        self.wire.write(responses.permanent_flags(keywords, not view.read_only))
+
+    # -- moving to another process
+
+    def freeze(self) -> dict[str, Any] | None:
+        """The session at a command boundary as plain values; None if it is elsewhere.
+
+        The session is over afterwards: it has left its mailbox.
+        """
+        if self._running or self._working or self._doomed or self.greeting:
+            return None
+        if not self._framer.idle or self.wire.input:
+            return None
+        state: dict[str, Any] = {
+            'protocol': 'imap',
+            'idle': self._idle_tag,
+            'view': self.view.freeze() if self.view is not None else None,
+            'saved': list(self.saved),
+        }
+        self.close_mailbox()
+        return state
+
+    @classmethod
+    def thaw(
+        cls, wire: Wire, shard: ShardServices, account: Account, state: dict[str, Any]
+    ) -> ImapSession:
+        """The session as it was; what happened meanwhile becomes news."""
+        session = cls(wire, shard, account)
+        session._idle_tag = state['idle']
+        session.saved = state['saved']
+        if state['view'] is not None:
+            frozen = state['view']
+            row = shard.store.mailbox_by_id(frozen['mailbox'])
+            if row is None:
+                session._doomed = 'Mailbox was deleted'
+            else:
+                view = shard.boxes.select(row, session, read_only=frozen['read_only'])
+                session.view = view
+                if not view.thaw(frozen):
+                    session._doomed = 'Server was restarted, please reconnect'
+        return session
+
+    # -- the loop
+
+    def _step(self) -> bool:
+        """Handle one outcome of the framer; False when more input is needed."""
+        wire = self.wire
+        if self._idle_tag is not None:
+            return self._done()
+        outcome = self._framer.next(wire.input)
+        if outcome is None:
+            return False
+        if isinstance(outcome, Frame):
+            self._obey(outcome)
+        elif isinstance(outcome, Continue):
+            wire.write(responses.CONTINUE)
+        elif isinstance(outcome, AppendStart):
+            self._append(outcome)
+        elif isinstance(outcome, TooLong):
+            wire.write(b'%s BAD [TOOBIG] Command is too long\r\n' % outcome.tag)
+            if outcome.hopeless:
+                self.goodbye('Too much input')
+            else:
+                self._bad()
+        elif isinstance(outcome, AppendEnd):
+            raise AssertionError('APPEND ended outside of APPEND')
+        return True
+
+    def _obey(self, frame: Frame) -> None:
+        if not frame.line and not frame.literals:
+            return  # an empty line harms nobody
+        try:
+            command = grammar.parse(frame)
+        except Bad as bad:
+            self._refuse(bad)
+            return
+        self.execute(command)
+
+    def execute(self, command: Command) -> None:
+        """Run one command and write its status line, with the news it allows."""
+        verb = VERBS.get(command.name)
+        try:
+            if verb is None:
+                # STARTTLS, LOGIN and AUTHENTICATE belong before login (RFC 3501 6.2)
+                raise Bad('Command is not possible now')
+            view = self.view
+            if verb.selected and view is None:
+                raise Bad('No mailbox is selected')
+            if verb.writes and view is not None and view.read_only:
+                raise Bad('Mailbox is read-only', status=b'NO', code=b'READ-ONLY')
+            status = verb.handler(self, command)
+            if status is not None:
+                self.finish(command.tag, status, verb.tell)
+            self._bads = 0
+        except Bad as bad:
+            bad.tag = command.tag
+            self._refuse(bad)
+        except (MailboxMissing, MailboxExists, OverQuota) as refusal:
+            if verb is not None and verb.vital:
+                self.goodbye('Mailbox was deleted')
+            else:
+                self._say(command.tag, _REFUSALS[type(refusal)])
+        except Gone:
+            raise
+        except StoreFull:
+            if verb is not None and verb.vital:
+                self.goodbye('Storage has failed, please reconnect')
+            else:
+                self._say(command.tag, b'NO [UNAVAILABLE] Storage is full, try again later')
+        except Exception:
+            self.goodbye('Internal error, please reconnect')
+            raise
+        self.pause()
+
+    def _say(self, tag: bytes, status: bytes) -> None:
+        self.wire.write(b'%s %s\r\n' % (tag, status))
+
+    def _append(self, start: AppendStart) -> None:
+        """APPEND, whose literals go through the session (RFC 3501 6.3.11)."""
+        try:
+            append.receive(self, self._framer, start)
+            self._bads = 0
+        except Bad as bad:
+            self._refuse(bad)
+        except Gone:
+            raise
+        except Exception:
+            self.goodbye('Internal error, please reconnect')
+            raise
+        self.pause()
+
+    def _refuse(self, bad: Bad) -> None:
+        self.wire.write(bad.line())
+        if bad.status == b'BAD':
+            self._bad()
+
+    def _bad(self) -> None:
+        self._bads += 1
+        if self._bads >= MAX_BADS:
+            self.goodbye('Too many invalid commands')
+
+    def _done(self) -> bool:
+        """The line that ends IDLE (RFC 2177)."""
+        line = self._framer.line(self.wire.input)
+        if line is None:
+            return False
+        tag, self._idle_tag = self._idle_tag, None
+        assert tag is not None
+        if isinstance(line, bytes) and line.strip(b' ').upper() == b'DONE':
+            self._tell(Tell.EVERYTHING)
+            self._say(tag, b'OK Idle completed')
+            self._bads = 0
+        else:
+            self._say(tag, b'BAD Expected DONE')
+            self._bad()
+        return True
+
+    def _end(self, text: str) -> None:
+        """End at the next command boundary."""
+        if self._running or self._working:
+            self._doomed = text
+        else:
+            self.goodbye(text)
+
+    # -- news
+
+    def _tell(self, what: Tell) -> None:
+        """Write the news; may switch."""
+        view = self.view
+        if view is None or not what:
+            return
+        if what & Tell.EXPUNGE:
+            while view.pending:
+                view.box.load(view.pending[max(0, len(view.pending) - NEWS)])
+                self._write_expunges(view)
+                if view.pending:
+                    self.check()
+        if what & Tell.EXISTS and view.grown:
+            self._write_arrivals(view)
+        if what & Tell.FLAGS:
+            while view.changed:
+                changes = view.changes(NEWS)
+                if changes:
+                    view.box.load(min(change[0] for change in changes))
+                    self._write_changes(view, changes)
+                if view.changed:
+                    self.check()
+
+    def _write_expunges(self, view: View) -> None:
+        self.wire.write(b''.join([b'* %d EXPUNGE\r\n' % number for number in view.expunges(NEWS)]))
+
+    def _write_arrivals(self, view: View) -> None:
+        before = view.recent_count
+        exists, recent = view.arrivals()
+        if recent != before:
+            self.wire.write(b'* %d EXISTS\r\n* %d RECENT\r\n' % (exists, recent))
+        else:
+            self.wire.write(b'* %d EXISTS\r\n' % exists)
+
+    def _write_changes(self, view: View, changes: Sequence[Any]) -> None:
+        lines = []
+        for uid, flags, keywords, _ in changes:
+            if keywords:
+                self.announce_keywords(keywords)
+            lines.append(
+                b'* %d FETCH (UID %d FLAGS %s)\r\n'
+                % (
+                    view.sequence(uid),
+                    uid,
+                    responses.flag_list(flags, keywords, view.is_recent(uid)),
+                )
+            )
+        self.wire.write(b''.join(lines))
+
+    def _news_in_idle(self) -> None:
+        """Tell a client in IDLE at once; on the loop, so nothing here may switch."""
+        view = self.view
+        if view is None or self._working or self.wire.closing:
+            return
+        if view.at_hand(NEWS):
+            self._write_news(view)
+            self.wire.flush()
+        else:
+            self._working = True
+            gevent.spawn_raw(self._news_at_leisure)
+
+    def _write_news(self, view: View) -> None:
+        """What is at hand, without switching."""
+        if view.pending:
+            self._write_expunges(view)
+        if view.grown:
+            self._write_arrivals(view)
+        if view.changed:
+            self._write_changes(view, view.changes(NEWS))
+        self._spoke = time.monotonic()
+
+    def _news_at_leisure(self) -> None:
+        """Much news in IDLE, or such that needs UIDs not loaded; in its own greenlet."""
+        try:
+            while (view := self.view) is not None and not self._doomed:
+                view.load_news(NEWS)
+                # Meanwhile the client may have ended IDLE; then the command tells it all.
+                if self._idle_tag is None or self._running or self.wire.closing:
+                    break
+                if view is not self.view:
+                    continue
+                self._write_news(view)
+                self.wire.drain()
+                if view.at_hand(NEWS):
+                    self._write_news(view)
+                    self.wire.flush()
+                    break
+                gevent.sleep(0)
+        except Gone:
+            pass
+        except Exception as error:
+            _log.exception('news failed', error)
+            self.goodbye('Internal error, please reconnect')
+        finally:
+            self._working = False
+            if self._doomed and not self._running:
+                self.goodbye(self._doomed)
+
+
+_REFUSALS = {
+    MailboxMissing: b'NO [NONEXISTENT] Mailbox does not exist',
+    MailboxExists: b'NO [ALREADYEXISTS] Mailbox exists already',
+    OverQuota: b'NO [OVERQUOTA] Quota exceeded',
+}
