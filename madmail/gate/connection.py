@@ -133,8 +133,9 @@ class Connection:
 
     def refused(self, verdict: Verdict) -> None:
         self._handover = None
-        self._gate.deadlines.add(self)
-        self._guard(self._go_on, verdict)
+        if self._state == LOGIN:
+            self._gate.deadlines.add(self)
+            self._guard(self._go_on, verdict)
 
     # -- inside: TLS
 

@@ -121,7 +121,7 @@ class ImapDialogue:
         if verdict is Verdict.SESSIONS:
             return Step(b'%s NO [LIMIT] Too many sessions\r\n' % tag)
         if verdict is Verdict.LOGINS:
-            return Step(b'%s NO [LIMIT] Too many logins, slow down\r\n' % tag)
+            return self._refuse(tag, b'[LIMIT] Too many logins, slow down', b'NO')
         self._failures += 1
         say = b'%s NO [AUTHENTICATIONFAILED] Authentication failed\r\n' % tag
         delay = FAILURE_DELAY if self._failures > FREE_FAILURES else 0.0

@@ -137,9 +137,9 @@ class GateRole:
         limit = time.monotonic() + GRACE
         while len(gate.deadlines) and time.monotonic() < limit:
             gevent.sleep(0.05)
-        for item in list(gate.deadlines):
-            item.retire()
         while gate.counts.pipes or len(gate.deadlines):
+            for item in list(gate.deadlines):
+                item.retire()
             gevent.sleep(0.1)
 
     def statistics(self) -> dict[str, int]:

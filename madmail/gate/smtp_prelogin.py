@@ -49,11 +49,22 @@ _PASSWORD = 'password'
 class SmtpDialogue:
     """See `dialogue.Dialogue`."""
 
-    __slots__ = ('_awaited', '_bad', '_esmtp', '_failures', '_first', '_helo', '_inbound',
-                 '_settings', '_user')  # fmt: skip
+    __slots__ = (
+        '_awaited',
+        '_bad',
+        '_domain',
+        '_esmtp',
+        '_failures',
+        '_first',
+        '_helo',
+        '_inbound',
+        '_settings',
+        '_user',
+    )
 
     def __init__(self, settings: Settings, inbound: bool) -> None:
         self._settings = settings
+        self._domain = _octets(str(settings['domain']))
         self._inbound = inbound
         self._bad = 0
         self._failures = 0
@@ -135,13 +146,6 @@ class SmtpDialogue:
         return Step(say, delay=delay)
 
     # -- inside
-
-    @property
-    def _domain(self) -> bytes:
-        return str(self._settings['domain']).encode('idna' if self._wide() else 'ascii')
-
-    def _wide(self) -> bool:
-        return not str(self._settings['domain']).isascii()
 
     def _open(self, secure: bool) -> bool:
         """Whether a password may be sent now."""
@@ -252,3 +256,8 @@ class SmtpDialogue:
     def _handover(self, user: str, password: bytes) -> Step:
         login = Login('submission', user, password, helo=self._helo, esmtp=self._esmtp)
         return Step(then=Then.LOGIN, login=login)
+
+
+def _octets(domain: str) -> bytes:
+    """The domain as a greeting has it, bare."""
+    return domain.encode('ascii' if domain.isascii() else 'idna')

@@ -1,4 +1,4 @@
-"""SMTP before the hand-over, as dialogues; each also with the client sending one octet at a time."""
+"""SMTP before the hand-over, as dialogues; each also sent one octet at a time."""
 
 from __future__ import annotations
 
