@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
 from madmail import log
@@ -49,6 +50,8 @@ STUCK = 120.0  # seconds without a turn after which the courier counts as stuck
 RETIRE_TIME = 10.0  # seconds that entries under way get to end
 FIRST_DELAY = 60.0  # seconds before the second try at another relay, doubled each time
 LAST_DELAY = 3600.0
+AT_ONCE = 8  # parked entries on their way to one shard
+AWAY_TIME = 1.0  # seconds a shard that did not answer is left alone
 SHARD_DELAY = 60.0  # seconds at most between two tries at a shard of this relay
 
 DELIVERED = Reply(250, '2.0.0', 'Ok')
@@ -140,8 +143,13 @@ class ShardOutbox:
 class ToShard:
     """Mail that was parked because a shard of this relay did not answer."""
 
-    def __init__(self, outboxes: Mapping[int, Outbox]) -> None:
+    def __init__(
+        self, outboxes: Mapping[int, Outbox], monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._outboxes = outboxes
+        self._monotonic = monotonic
+        self._turns = {shard: BoundedSemaphore(AT_ONCE) for shard in outboxes}
+        self._away_until = dict.fromkeys(outboxes, 0.0)
 
     def takes(self, domain: str) -> bool:
         return parked(domain) is not None
@@ -149,12 +157,19 @@ class ToShard:
     def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
         place = parked(entry.domain)
         assert place is not None
-        try:
-            outcomes = self._outboxes[place.shard].deliver(
-                body, entry.recipients, place.delivery_id
-            )
-        except ShardUnavailable:
-            return [AWAY] * len(entry.recipients)
+        away = [AWAY] * len(entry.recipients)
+        outbox = self._outboxes.get(place.shard)
+        if outbox is None:
+            return away
+        with self._turns[place.shard]:
+            # One entry finds out for all, so that a dead shard costs no storm of calls.
+            if self._monotonic() < self._away_until[place.shard]:
+                return away
+            try:
+                outcomes = outbox.deliver(body, entry.recipients, place.delivery_id)
+            except ShardUnavailable:
+                self._away_until[place.shard] = self._monotonic() + AWAY_TIME
+                return away
         return [REASONS.get(outcome, DELIVERED) for outcome in outcomes]
 
 
@@ -199,11 +214,14 @@ class Courier:
     def visit(self, shard: int) -> int:
         """Start all due entries of a shard that are not under way; how many.
 
-        Raises ShardUnavailable.  Blocks while UNDER_WAY entries are under way.
+        Raises ShardUnavailable.
         """
         busy = self._under_way[shard]
+        room = min(BATCH, UNDER_WAY - self.under_way)
+        if room <= 0:
+            return 0
         # Entries under way are still due: ask for so many more.
-        entries = self._outboxes[shard].due(int(self._clock()), BATCH + len(busy))
+        entries = self._outboxes[shard].due(int(self._clock()), room + len(busy))
         started = 0
         for entry in entries:
             if entry.id not in busy:

@@ -49,7 +49,7 @@ MALFORMED = Reply(554, '5.6.0', 'Malformed data', 'bare_line_end', Fault.PEER)
 _log = log.get('smtp')
 
 
-class Reception:
+class Incoming:
     """A message on its way in: decoder, inspection, spool."""
 
     __slots__ = ('_trouble', 'decoder', 'inspection', 'seen', 'spool')
@@ -114,7 +114,7 @@ class SmtpSession:
             size_limit=lambda: shard.settings['limits.max_message_size'],
         )
         self._errors = 0
-        self._reception: Reception | None = None  # between two chunks of BDAT
+        self._reception: Incoming | None = None  # between two chunks of BDAT
         self._running = False
         self._retiring = False
         self._last = time.monotonic()
@@ -237,7 +237,7 @@ class SmtpSession:
 
     # -- messages
 
-    def _begin(self, decoder: Dots | Chunks) -> Reception:
+    def _begin(self, decoder: Dots | Chunks) -> Incoming:
         dialogue, settings = self.dialogue, self.shard.settings
         transaction = dialogue.transaction
         assert transaction is not None
@@ -255,7 +255,7 @@ class SmtpSession:
             recipients=sum(recipient != own for recipient in transaction.recipients),
             own=own,
         )
-        return Reception(decoder, inspection, self.shard.spool())
+        return Incoming(decoder, inspection, self.shard.spool())
 
     def _data(self) -> bytes | None:
         wire = self.wire
@@ -317,7 +317,7 @@ class SmtpSession:
             if not self._more(None):
                 return None
 
-    def _more(self, reception: Reception | None) -> bool:
+    def _more(self, reception: Incoming | None) -> bool:
         """Wait for more of a message; False when the session ends here."""
         wire = self.wire
         if wire.input:
@@ -358,9 +358,11 @@ class SmtpSession:
             reception.spool.discard()
         if reply.positive:
             self._errors = 0
+        else:
+            _log.info('message refused', code=reply.code, cause=reply.cause)
         return self._count(reply)
 
-    def _judge(self, reception: Reception, transaction: Transaction) -> Reply:
+    def _judge(self, reception: Incoming, transaction: Transaction) -> Reply:
         if reception.refusal is not None:
             return reception.refusal
         verdict = reception.inspection.finish()

@@ -102,7 +102,7 @@ class Relay:
     def start(self) -> Courier:
         return Courier(
             self.outboxes,
-            (ToShard(self.outboxes), *self.transports, Undeliverable()),
+            (ToShard(self.outboxes, lambda: self.now), *self.transports, Undeliverable()),
             domain=DOMAIN,
             settings=Settings.defaults(),
             clock=lambda: self.now,
@@ -182,6 +182,22 @@ def test_parked_mail_arrives_when_its_shard_is_back() -> None:
     assert relay.waiting == []
     assert relay.stores[1].boxes[BOB] == [TEXT]
     assert relay.reports == []
+
+
+def test_a_dead_shard_is_not_stormed() -> None:
+    relay = Relay()
+    for n in range(50):
+        relay.queue(Parked(1, n.to_bytes(16, 'big')).domain, BOB)
+    relay.outboxes[1].away = True
+    relay.courier.visit(0)
+    relay.courier.finish(5)
+    assert len(relay.waiting) == 50
+    assert relay.outboxes[1].calls.count('deliver') <= courier_module.AT_ONCE
+    relay.outboxes[1].away = False
+    relay.now += 10
+    relay.turn()
+    assert relay.waiting == []
+    assert len(relay.stores[1].boxes[BOB]) == 50
 
 
 def test_parked_mail_for_unknown_and_full_names_is_reported() -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import msgpack
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from madmail.store.interface import Account, StoreFull
 from tests.delivery.double import MemoryStore
@@ -173,6 +175,63 @@ def test_data_may_come_one_octet_at_a_time(shard: TestingShard, store: MemorySto
     last = Client(shard).send(f'{BEGIN}DATA\r\n', *(octets[i : i + 1] for i in range(len(octets))))
     assert last.endswith('250 2.0.0 Ok: queued\n')
     assert store.boxes[BOB][0].endswith(b'hello\r\n.dot\r\n')
+
+
+def one_octet_at_a_time(peer: Client, octets: bytes) -> str:
+    wire, said = peer.wire, ''
+    wire.script.extend(octets[i : i + 1] for i in range(len(octets)))
+    while wire.script and not wire.closing:
+        wire.input += wire.script.pop(0)
+        said += peer.run()
+    return said
+
+
+def test_a_session_is_the_same_one_octet_at_a_time(shard: TestingShard) -> None:
+    begin = BEGIN.encode()
+    octets = (
+        b'EHLO x\r\nNOOP\r\nWHAT\r\n' + begin + b'DATA\r\n' + MESSAGE + b'..\r\n.\r\n'
+        b'RCPT TO:<x@y>\r\n'
+        + begin
+        + b'BDAT %d LAST\r\n' % len(MESSAGE)
+        + MESSAGE
+        + begin
+        + b'DATA\r\nbad\nend\r\n.\r\nRSET\r\nQUIT\r\n'
+    )
+    at_once = Client(shard).send(octets)
+    assert at_once.endswith('221 2.0.0 Bye\n')
+    assert one_octet_at_a_time(Client(shard), octets) == at_once
+
+
+words = st.sampled_from(
+    [
+        b'EHLO x',
+        b'HELO y',
+        f'MAIL FROM:<{ALICE}>'.encode(),
+        f'RCPT TO:<{BOB}>'.encode(),
+        b'RCPT TO:<@>',
+        b'DATA',
+        b'RSET',
+        b'.',
+        b'a: b',
+        b'',
+        b'NOOP',
+        b'BDAT 7',
+        b'BDAT 0 LAST',
+        b'BDAT x',
+        b'QUIT',
+        b'WHAT',
+        b'\xff',
+        b'x\ny',
+        b'GET / HTTP/1.1',
+    ]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(words, max_size=25).map(lambda lines: b''.join(line + b'\r\n' for line in lines)))
+def test_no_dialogue_depends_on_how_it_arrives(octets: bytes) -> None:
+    shard = TestingShard(Path('/nonexistent'), MemoryStore(ALICE, BOB))
+    assert one_octet_at_a_time(Client(shard), octets) == Client(shard).send(octets)
 
 
 def test_checklist_12_end_of_stream_in_data_stores_nothing(
