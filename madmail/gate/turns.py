@@ -12,7 +12,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-STEPS = 8  # an iteration, about 4 ms
+# PERF: with 1,500 ClientHellos waiting, a line through an established pipe and
+# back took at most 10 ms with 4 steps an iteration, 16 ms with 8, 27 ms unlimited.
+STEPS = 4  # an iteration, about 2 ms
 
 
 class Turns:
