@@ -8,6 +8,7 @@ is nearly all there is, has neither.
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from binascii import a2b_qp
@@ -22,6 +23,8 @@ MAX_SEARCHED = 4 * 1024 * 1024  # octets of one message's text looked at
 
 _WORD = re.compile(rb'=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([BbQq])\?([^?\s]*)\?=')
 _BETWEEN_WORDS = re.compile(rb'(\?=)[ \t\r\n]+(?==\?[^?\s]{1,80}\?[BbQq]\?)')
+# Python codecs that are no charsets of mail; some take quadratic time.
+_NO_CHARSETS = frozenset(('idna', 'punycode', 'unicode-escape', 'raw-unicode-escape'))
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
@@ -108,11 +111,10 @@ def to_text(octets: bytes, charset: str) -> str:
     """Decoded with `charset`; UTF-8, then Latin-1 where that is unknown or wrong."""
     if charset and charset.lower() not in ('utf-8', 'us-ascii'):
         try:
-            text = octets.decode(charset, 'replace')
+            if codecs.lookup(charset).name.replace('_', '-') not in _NO_CHARSETS:
+                return octets.decode(charset, 'replace')
         except (LookupError, ValueError):
             pass
-        else:
-            return text
     try:
         return octets.decode()
     except UnicodeDecodeError:
