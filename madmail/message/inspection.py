@@ -235,7 +235,7 @@ class Inspection:
         if self._direction is Direction.OUT:
             return sender if self._is_own(sender) else None
         if self._direction is Direction.IN:
-            self._null_sender = not self._is_reverse_path(sender)
+            self._null_sender = self._is_foreign(sender)
         return sender
 
     def _is_own(self, sender: Mailbox) -> bool:
@@ -245,6 +245,12 @@ class Inspection:
             return True
         self.refused = refusals.invalid_from(sender.address, self._reverse_path)
         return False
+
+    def _is_foreign(self, sender: Mailbox | None) -> bool:
+        """Whether a MAIL FROM was given that is not the From address."""
+        if not self._reverse_path:
+            return False
+        return sender is None or not self._is_reverse_path(sender)
 
     def _is_reverse_path(self, sender: Mailbox) -> bool:
         return addresses.comparable(sender.address) == addresses.comparable(self._reverse_path)
@@ -372,7 +378,7 @@ class Inspection:
                 sender = addresses.sole(header.unfold(value))
                 self._from = sender.address if sender else ''
                 if self._direction is Direction.IN:
-                    self._null_sender = sender is None or not self._is_reverse_path(sender)
+                    self._null_sender = self._is_foreign(sender)
                 elif sender is None:
                     self.refused = refusals.malformed('from')
                     return b''

@@ -17,7 +17,8 @@ BLANKS = b' \t\r\n'
 _TOKEN = rb"[!#$%&'*+.^_`{|}~0-9A-Za-z-]++"
 _TYPE = re.compile(rb'[ \t]*(' + _TOKEN + rb')/(' + _TOKEN + rb')[ \t]*')
 _PARAMETER = re.compile(
-    rb';[ \t]*(' + _TOKEN + rb')=(?:(' + _TOKEN + rb')|"([ !#-\[\]-~]*+)")[ \t]*'
+    # RFC 2045 wants a value with a slash quoted; not everybody does.
+    rb';[ \t]*(' + _TOKEN + rb')=(?:([!#$%&\'*+./^_`{|}~0-9A-Za-z-]++)|"([ !#-\[\]-~]*+)")[ \t]*'
 )
 _BOUNDARY = re.compile(rb"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
 _CHARSETS = frozenset((b'utf-8', b'us-ascii', b'iso-8859-1', b'iso-8859-15', b'windows-1252'))
@@ -114,9 +115,13 @@ def _encrypted_part(block: bytes, kind: bytes, incoming: bool, repair: bool) -> 
             found = content_type(value)
             if found is None or found.kind != kind:
                 return None
-            if _part_parameters(found.parameters):
+            if found.parameters.keys() - {b'charset', b'name'}:
+                return None
+            if found.parameters.get(b'charset', b'utf-8').lower() not in _CHARSETS:
+                return None
+            if found.parameters.get(b'name', b'encrypted.asc').lower() in _FILE_NAMES:
                 kept.append(raw)
-            elif repair and not found.parameters.keys() - {b'charset', b'name'}:
+            elif repair:
                 kept.append(b'Content-Type: ' + kind + b'\r\n')
             else:
                 return None
@@ -165,16 +170,6 @@ def _cached_part(block: bytes, kind: bytes, incoming: bool, repair: bool) -> Par
             _parts.clear()
         part = _parts[key] = _encrypted_part(block, kind, incoming, repair)
         return part
-
-
-def _part_parameters(parameters: dict[bytes, bytes]) -> bool:
-    for name, value in parameters.items():
-        if name == b'charset':
-            if value.lower() not in _CHARSETS:
-                return False
-        elif name != b'name' or value.lower() not in _FILE_NAMES:
-            return False
-    return True
 
 
 def _disposition(value: bytes) -> bool:

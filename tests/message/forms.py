@@ -1,4 +1,4 @@
-"""Builders of gate test messages: packets with right lengths and random octets, and mail around them."""
+"""Builders of gate test messages: packets of right lengths, random octets, mail around them."""
 
 from __future__ import annotations
 
@@ -166,6 +166,9 @@ def around(text: bytes, **parts: bytes) -> bytes:
     return current_headers() + b'\r\n' + body(text, **parts)
 
 
+TEXT_PART = (
+    b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n'
+)
 JOIN_BOUNDARY = '18b0c1d2e3f40516'
 
 
@@ -173,7 +176,7 @@ def join(
     kind: bytes = b'vc-request',
     text: bytes | None = None,
     headers: bytes = b'',
-    part: bytes = b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n',
+    part: bytes = TEXT_PART,
     top: bytes = b'multipart/mixed',
     token: bytes = b'Secure-Join-Invitenumber: pQ7_3kd-9XbTz1aWm4sL0Kfe\r\n',
     preamble: bytes = b'',

@@ -1,0 +1,69 @@
+"""Reads the gate corpus and runs one case of it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from madmail.message.inspection import Direction, Inspection, Rules, Verdict
+
+CORPUS = Path(__file__).resolve().parents[1] / 'corpora' / 'gate'
+
+
+class Case(NamedTuple):
+    message: str
+    direction: Direction
+    kind: str
+    code: int
+    reverse_path: str
+    own: str
+    null_sender: bool
+
+    @property
+    def octets(self) -> bytes:
+        return (CORPUS / self.message).read_bytes()
+
+    def inspection(self, rules: Rules | None = None) -> Inspection:
+        return Inspection(
+            self.direction,
+            rules or Rules(),
+            reverse_path=self.reverse_path,
+            recipients=1,
+            own=self.own,
+        )
+
+
+def cases() -> list[Case]:
+    found = []
+    for name in ('index.toml', 'captures.toml'):
+        path = CORPUS / name
+        if path.exists():
+            found += tomllib.loads(path.read_text('ascii')).get('case', [])
+    out = []
+    for facts in found:
+        direction = Direction(facts['direction'])
+        out.append(
+            Case(
+                facts['message'],
+                direction,
+                facts.get('kind', ''),
+                facts.get('code', 0),
+                facts.get('reverse_path', 'alice@example.org'),
+                facts.get('own', 'alice@example.org' if direction is Direction.OUT else ''),
+                facts.get('null_sender', False),
+            )
+        )
+    return out
+
+
+def inspect(inspection: Inspection, chunks: Iterable[bytes]) -> tuple[Verdict, bytes]:
+    """The verdict and what was kept."""
+    kept = [inspection.feed(chunk) for chunk in chunks]
+    verdict = inspection.finish()
+    return verdict, b''.join(kept) + verdict.rest
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[at : at + size] for at in range(0, len(data), size)]
