@@ -66,7 +66,7 @@ _NEEDS_BODY = frozenset(('ENVELOPE', 'BODY', 'BODYSTRUCTURE', 'SECTION', 'BINARY
 _UID = _SIMPLE['UID']
 
 # PERF: a client sends the same items each time; the prefetch list of Delta Chat
-# takes 25 µs to parse and 0.2 µs to find here.  Keys are what clients wrote, so
+# takes 30 µs to parse and under 1 µs to find here.  Keys are what clients wrote, so
 # both count and length are bounded.
 _known: dict[tuple[bool, bytes], _Items] = {}
 _KNOWN_LISTS = 256

@@ -23,7 +23,7 @@ Entry points:
     mailbox_name.Pattern(reference, patterns).matches(name) -> bool
     responses.*                                   all return bytes, complete with CRLF
     message.structure.Structure(body)             ENVELOPE, BODYSTRUCTURE, sections
-    message.search_text.contains(…)               SEARCH of header, body, text
+    message.search_text.header_contains, text_contains, sent_day, fold     for SEARCH
 """
 
 from __future__ import annotations

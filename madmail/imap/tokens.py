@@ -49,7 +49,7 @@ SYSTEM_FLAGS = {
     b'DRAFT': Flag.DRAFT.value,
 }
 
-# PERF: `(\Seen)` and `(\Deleted)` are nearly all flag lists there are; 0.3 µs instead of 2.
+# PERF: `(\Seen)` and `(\Deleted)` are nearly all flag lists there are; found, not parsed.
 _flag_lists: dict[bytes, Flags] = {}
 _FLAG_LISTS = 256  # entries kept
 

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from madmail.message.header_fields import first_values
 
 MAX_ADDRESSES = 2000  # in one field
-MAX_FIELD = 256 * 1024  # octets of one field looked at
+MAX_FIELD = 64 * 1024  # octets of one field looked at
+MAX_TOKENS = 20000  # words and marks in one field
 MISSING_HOST = b'MISSING_DOMAIN'
 MISSING_MAILBOX = b'MISSING_MAILBOX'
 
@@ -167,9 +168,10 @@ def addresses(value: bytes) -> tuple[Address, ...]:
     """An address list, unfolded; groups stand between their marks."""
     value = value[:MAX_FIELD]
     reading = _Reading()
-    position = 0
+    position = tokens = 0
     spaced = False
-    while position < len(value) and len(reading.found) < MAX_ADDRESSES:
+    while position < len(value) and len(reading.found) < MAX_ADDRESSES and tokens < MAX_TOKENS:
+        tokens += 1
         token = _TOKEN.match(value, position)
         if token is None:
             position += 1
