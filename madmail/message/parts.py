@@ -154,7 +154,10 @@ class _Reading:
                 at = offset + found.start()
                 if start >= 0:
                     # RFC 2046 5.1.1: the line end before a boundary is part of the boundary
-                    end = at - 1 if self.octets.read(at - 1, at) == b'\r' else at
+                    before = window[found.start() - 1 : found.start()]
+                    if not found.start():
+                        before = self.octets.read(at - 1, at)
+                    end = at - 1 if before == b'\r' else at
                     pieces.append((start, at + 1, max(start, end)))
                 start = min(offset + found.end() + 1, part.end)
                 if found[1]:
