@@ -29,11 +29,15 @@ class Result:
         if self.message:
             answer['message'] = self.message
         answer['data'] = self.data
-        return json.dumps(answer, ensure_ascii=False)
+        return _line(answer)
+
+
+def _line(answer: dict[str, Any]) -> str:
+    return json.dumps(answer, ensure_ascii=False, separators=(',', ':'))
 
 
 def failure_as_json(reason: str) -> str:
-    return json.dumps({'ok': False, 'error': reason}, ensure_ascii=False)
+    return _line({'ok': False, 'error': reason})
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -44,6 +44,7 @@ from madmail.shard.address import bind, connect
 PING_INTERVAL = 2.0  # seconds; less for a short heartbeat
 ABORT_TIME = 1.0  # seconds between SIGABRT and SIGKILL
 BOOT_TIME = 300.0  # seconds a child may take to be ready (a large database to upgrade)
+SAME_SIGNAL = 0.3  # seconds; a ^C that a keeper also passes on is one signal
 RETIRE_TIME = 60.0  # seconds a retiring shard or courier gets
 
 _SIGNALS = ('TERM', 'INT', 'HUP', 'QUIT', 'USR1', 'CHLD')
@@ -83,7 +84,7 @@ class Arbiter:
         self._on_ready = on_ready
         self._exit_code = exits.OK
         self._exit_reason = ''
-        self._stop_at = 0.0
+        self._stop_at = self._stop_began = 0.0
         self._asked_last = False
         self._wake: tuple[int, int] = (-1, -1)
         self._control: ControlServer | None = None
@@ -558,11 +559,13 @@ class Arbiter:
 
     def stop(self, *, at_once: bool = False) -> None:
         """Begin to stop; a second time, or `at_once`, kills."""
-        if self.stopping or at_once:
-            self._stop_at = time.monotonic()
-        else:
-            self._stop_at = time.monotonic() + self.settings['master.grace']
+        now = time.monotonic()
+        if at_once or (self.stopping and now - self._stop_began > SAME_SIGNAL):
+            self._stop_at = now
+        elif not self.stopping:
+            self._stop_at = now + self.settings['master.grace']
         if not self.stopping:
+            self._stop_began = now
             self.stopping = True
             self.reloading = None
             _log.info('stopping')

@@ -1,0 +1,53 @@
+"""Package description; dependencies are listed here and nowhere else."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r"__version__ = '([^']+)'", (here / 'madmail/__init__.py').read_text())
+
+setup(
+    name='madmail',
+    version=version[1],
+    description='A chatmail relay in one program',
+    long_description=(here / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='MIT',
+    author='the madmail developers',
+    python_requires='>=3.11',
+    packages=find_packages(include=['madmail', 'madmail.*']),
+    package_data={'madmail': ['py.typed']},
+    install_requires=[
+        'gevent>=24.11',
+        'msgpack>=1.0',
+        'cryptography>=42',
+        'pyyaml>=6.0',
+        'segno>=1.6',
+    ],
+    extras_require={
+        'web': ['falcon>=4.0', 'gunicorn[gevent]>=22.0'],
+        'redis': ['redis>=5.0'],
+        'postgres': ['psycopg2-binary>=2.9'],
+        'test': [
+            'pytest>=8.0',
+            'hypothesis>=6.100',
+            'ruff>=0.8',
+            'mypy>=1.13',
+            'PGPy>=0.6',
+            'standard-imghdr; python_version >= "3.13"',  # PGPy imports it
+            'deltachat-rpc-server>=2.0',
+            'deltachat-rpc-client>=2.0',
+        ],
+    },
+    entry_points={'console_scripts': ['madmail=madmail.cli.main:main']},
+    classifiers=[
+        'Environment :: No Input/Output (Daemon)',
+        'Operating System :: POSIX :: Linux',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+        'Topic :: Communications :: Email :: Mail Transport Agents',
+    ],
+)
