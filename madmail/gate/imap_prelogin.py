@@ -28,6 +28,7 @@ from madmail.gate.dialogue import (
 
 LINE_LIMIT = 8192  # octets
 LITERAL_LIMIT = 1024  # octets
+ID_LIMIT = 40960  # octets of an ID command: 30 fields (RFC 2971 3.3), read and not kept
 
 _CAPABILITY = b'IMAP4rev1 LITERAL+ SASL-IR ID IDLE'
 
@@ -46,6 +47,7 @@ _LATER = frozenset(
     b'CLOSE EXPUNGE SEARCH FETCH STORE COPY MOVE UID IDLE ENABLE NAMESPACE UNSELECT COMPRESS '
     b'GETQUOTA GETQUOTAROOT SETQUOTA GETMETADATA SETMETADATA SORT THREAD NOTIFY'.split()
 )
+_ID = re.compile(rb'([^\x00-\x20(){%*"\\+\x7f-\xff]{1,64}) [Ii][Dd] ')
 _WEB = re.compile(rb'[A-Z]{3,8} \S* ?HTTP/', re.DOTALL)
 
 _FAREWELLS = {
@@ -59,11 +61,12 @@ _FAREWELLS = {
 class ImapDialogue:
     """See `dialogue.Dialogue`."""
 
-    __slots__ = ('_bad', '_failures', '_first', '_needed', '_pieces', '_sasl', '_settings', '_tag')
+    __slots__ = ('_bad', '_dropped', '_failures', '_first', '_needed', '_pieces', '_sasl', '_settings', '_tag')
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._bad = 0
+        self._dropped = 0  # octets of a long ID command
         self._failures = 0
         self._first = True
         self.secured()
@@ -95,8 +98,11 @@ class ImapDialogue:
             end = buffer.find(b'\n', 0, LINE_LIMIT)
             if end < 0:
                 if len(buffer) >= LINE_LIMIT:
+                    if self._shorten(buffer):
+                        return None
                     return Step(b'* BAD Line too long\r\n* BYE Line too long\r\n', Then.CLOSE)
                 return None
+            self._dropped = 0
             line = bytes(buffer[: end - 1 if end and buffer[end - 1] == 13 else end])
             del buffer[: end + 1]
             if self._sasl:
@@ -130,6 +136,15 @@ class ImapDialogue:
         return Step(say, delay=delay)
 
     # -- inside
+
+    def _shorten(self, buffer: bytearray) -> bool:
+        """Drop what a long ID command has said so far; nobody reads it."""
+        start = None if self._sasl or self._pieces else _ID.match(buffer)
+        self._dropped += len(buffer)
+        if start is None or self._dropped > ID_LIMIT:
+            return False
+        del buffer[start.end() : -1]  # the last octet may be the CR of the line's end
+        return True
 
     def _open(self, secure: bool) -> bool:
         """Whether a password may be sent now."""
