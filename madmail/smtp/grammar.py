@@ -92,12 +92,14 @@ def command(line: bytes) -> Command | Reply:
 
 # -- addresses
 
-_ATEXT = r"A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\x80-\U0010ffff"
-_DOT_ATOM = rf'[{_ATEXT}]+(?:\.[{_ATEXT}]+)*'
-_QUOTED = r'"(?:[\x20\x21\x23-\x5b\x5d-\x7e\x80-\U0010ffff]|\\[\x20-\x7e])*"'
+# PERF: classes are written by what they exclude; naming all of Unicode beyond ASCII
+# as a range made these patterns take 80 ms to compile, at each start of a process.
+_ATEXT = r'[^\x00-\x20()<>\[\]:;@\\,."\x7f]'
+_DOT_ATOM = rf'{_ATEXT}+(?:\.{_ATEXT}+)*'
+_QUOTED = r'"(?:[^\x00-\x1f"\\\x7f]|\\[\x20-\x7e])*"'
 # A leading underscore is no host name, but names zones that relays are run in.
-_LETTER = r'A-Za-z0-9_\x80-\U0010ffff'
-_LABEL = rf'[{_LETTER}](?:[{_LETTER}\-]{{0,61}}[{_LETTER}])?'
+_LETTER = r'[^\x00-\x2f:-@\[-^`{-\x7f]'
+_LABEL = rf'{_LETTER}(?:[^\x00-\x2c./:-@\[-^`{{-\x7f]{{0,61}}{_LETTER})?'
 _DOMAIN = rf'{_LABEL}(?:\.{_LABEL})*'
 _LITERAL = r'\[[0-9A-Za-z:.]{3,60}\]'
 # RFC 5321 4.1.2: a source route is accepted and ignored.
@@ -190,7 +192,7 @@ class MailFrom(NamedTuple):
     utf8: bool = False  # RFC 6531
 
 
-_PARAMETER = re.compile(r'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([\x21-\x3c\x3e-\x7e\x80-\U0010ffff]+))?\Z')
+_PARAMETER = re.compile(r'([A-Za-z0-9][A-Za-z0-9-]*)(?:=([^\x00-\x20=\x7f]+))?\Z')
 _XTEXT = re.compile(r'(?:[\x21-\x2a\x2c-\x3c\x3e-\x7e]|\+[0-9A-F]{2})+\Z')
 _FROM = re.compile(rb'FROM:[ \t]*', re.IGNORECASE)
 _TO = re.compile(rb'TO:[ \t]*', re.IGNORECASE)
