@@ -5,7 +5,7 @@ the transaction that refers to it commits, and is removed after the commit that
 dropped the last reference.  So a crash can only leave files too many; they are
 found by comparing with the database when the store opens.
 
-All methods block and are meant for native threads.
+`keep`, `remove`, `directories` and `names` block and are meant for native threads.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from madmail.store.interface import Body
 from madmail.store.spool import BUFFER, FileBody, refused
@@ -26,6 +28,8 @@ class Blobs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         directory.mkdir(mode=0o700, exist_ok=True)
+        self._doomed: SimpleQueue[Sequence[str]] = SimpleQueue()
+        self._remover: Thread | None = None
 
     @staticmethod
     def new_name() -> str:
@@ -64,6 +68,26 @@ class Blobs:
                 os.unlink(self.path(name))
             except OSError:
                 pass  # found again when the store opens
+
+    def remove_later(self, names: Sequence[str]) -> None:
+        """Have files removed by a thread; never blocks, usable in loop callbacks."""
+        if not names:
+            return
+        self._doomed.put(names)
+        if self._remover is None:
+            self._remover = Thread(target=self._remove_doomed, name='blobs', daemon=True)
+            self._remover.start()
+
+    def close(self) -> None:
+        """Return when everything given to `remove_later` is removed."""
+        remover, self._remover = self._remover, None
+        if remover is not None:
+            self._doomed.put(())
+            remover.join()
+
+    def _remove_doomed(self) -> None:
+        while names := self._doomed.get():
+            self.remove(names)
 
     def directories(self) -> list[str]:
         return sorted(entry for entry in os.listdir(self.directory) if len(entry) == 2)

@@ -11,7 +11,9 @@ Why the statements do not run in the thread: every SQLite call releases and
 retakes the GIL.  Against a busy loop each retaking costs up to one switch
 interval, so a thread that runs ten statements a message would be held up ten
 times, and would hold up the loop in turn (the GIL convoy).  Two hand-overs a
-group is the least there can be.
+group is the least there can be.  PERF: with them a shorter switch interval
+(`sys.setswitchinterval`, 5 ms down to 50 us tried, idle and busy loop) changes
+neither latency nor throughput measurably, so it is left alone.
 
 When the thread is done, the loop first tells the store's observer the events of
 the group, then lets the writers go on.  The next group is started in between,

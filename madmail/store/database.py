@@ -114,6 +114,7 @@ class Database:
         self._closing = True
         self._sweeper.kill()
         self._commit.close()
+        self.blobs.close()
         self._reader.close()
         try:
             self._writer.execute('PRAGMA wal_checkpoint(TRUNCATE)')
@@ -144,8 +145,7 @@ class Database:
         return row
 
     def _committed(self, events: Sequence[Event], dropped: Sequence[str]) -> None:
-        if dropped:
-            gevent.get_hub().threadpool.spawn(self.blobs.remove, dropped)
+        self.blobs.remove_later(dropped)
         if events and self.observer is not None:
             self.observer(events)
 
@@ -195,9 +195,7 @@ class Database:
 
     def _abandon(self, names: Iterable[str | None]) -> None:
         """Remove blobs that were adopted for nothing."""
-        unused = [name for name in names if name is not None]
-        if unused:
-            gevent.get_hub().threadpool.spawn(self.blobs.remove, unused)
+        self.blobs.remove_later([name for name in names if name is not None])
 
     def _insert_body(
         self, tx: Transaction, size: int, blob: str | None, data: bytes | None, refs: int

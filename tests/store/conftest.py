@@ -119,7 +119,7 @@ def settle(store: Any, rounds: int = 50) -> None:
         store.barrier()
         if not store._graves:
             break
-    gevent.sleep(0.02)
+    store.blobs.close()  # waits for files to be removed; goes on working
 
 
 Calls = Sequence[Callable[[], Any]]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from time import perf_counter
 
 import gevent
@@ -269,3 +272,51 @@ def test_small_writes_of_a_group_survive_the_one_that_does_not_fit(place: Place)
     assert isinstance(results[2], StoreFull)
     assert results[3] == [2]
     consistent(store)
+
+
+FILES_LIMITED = """
+import os, resource, sys
+from pathlib import Path
+import gevent
+from madmail.store.interface import StoreFull
+from madmail.store.spool import MemoryBody
+from madmail.store.sqlite import open_store
+
+store = open_store(Path(sys.argv[1]), quota_default=0, trim_from=0.75, trim_to=0.7)
+account = store.create_account('a@localhost', '', 0)
+inbox = store.mailbox(account.id, 'INBOX').id
+events = []
+store.observer = events.extend
+wal = Path(sys.argv[1]) / 'store.db-wal'
+
+def deliver(size):
+    try:
+        return store.deliver(MemoryBody(b'x' * size), ['a@localhost'],
+                             delivery_id=os.urandom(16))[0].value
+    except StoreFull:
+        return 'full'
+
+print(deliver(10))
+resource.setrlimit(resource.RLIMIT_FSIZE, (wal.stat().st_size + 20_000, -1))
+writers = [gevent.spawn(deliver, 9000) for _ in range(6)]
+gevent.joinall(writers)
+results = [writer.value for writer in writers]
+print('full' in results, store.mailbox_by_id(inbox).messages == 1 + results.count('stored'))
+resource.setrlimit(resource.RLIMIT_FSIZE, (-1, -1))
+print(deliver(9000))
+stored = 2 + results.count('stored')
+print(store.mailbox_by_id(inbox).messages == stored == len(events))
+store.close()
+print('closed')
+"""
+
+
+def test_files_that_cannot_grow_fail_the_group_at_commit_and_recover(tmp_path):
+    """The write-ahead log meets the limit inside COMMIT, in the thread."""
+    told = subprocess.run(
+        [sys.executable, '-c', FILES_LIMITED, str(tmp_path / 's')],
+        capture_output=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+    )
+    assert told.stdout.split() == b'stored True True stored True closed'.split(), told.stderr
