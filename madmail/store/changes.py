@@ -176,21 +176,33 @@ class Changes(Room):
         Raises MailboxMissing.
         """
         self._mailbox_owner(mailbox_id)
-        marked = [
-            row[0]
-            for row in self._read(
-                'SELECT uid FROM messages INDEXED BY deleted'
-                ' WHERE mailbox_id = ? AND flags & 8 ORDER BY uid',
-                (mailbox_id,),
-            ).fetchall()
-        ]
-        if uids is not None:
-            wanted = uids if isinstance(uids, range | set | frozenset) else set(uids)
-            marked = [uid for uid in marked if uid in wanted]
+        slices = (
+            self._marked(mailbox_id, uids)
+            if uids is None or isinstance(uids, range)
+            else _slices(uids)
+        )
         removed: list[int] = []
-        for some in _slices(marked):
+        for some in slices:
             removed += self._submit(self._expunging(mailbox_id, some, origin))
         return removed
+
+    def _marked(self, mailbox_id: int, within: range | None) -> Iterator[list[int]]:
+        """UIDs that carry \\Deleted, in slices, each read when it is asked for."""
+        first = 0 if within is None else within.start
+        last = self._one('SELECT uid_next FROM mailboxes WHERE id = ?', mailbox_id)[0] - 1
+        while True:
+            some = [
+                row[0]
+                for row in self._read(
+                    'SELECT uid FROM messages INDEXED BY deleted WHERE mailbox_id = ?'
+                    ' AND flags & 8 AND uid BETWEEN ? AND ? ORDER BY uid LIMIT ?',
+                    (mailbox_id, first, last, SLICE),
+                ).fetchall()
+            ]
+            if not some:
+                return
+            first = some[-1] + 1
+            yield some if within is None else [uid for uid in some if uid in within]
 
     def _expunging(
         self, mailbox_id: int, uids: Sequence[int], origin: object | None
