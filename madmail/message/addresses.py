@@ -22,11 +22,9 @@ _ADDRESS = re.compile(_LOCAL + rb'@' + _DOMAIN, re.IGNORECASE)
 _SIMPLE = re.compile(
     rb'[ \t]*(?:\r\n[ \t]+)?<?(' + _LOCAL + rb'@' + _DOMAIN + rb')>?[ \t]*', re.IGNORECASE
 )
-_BRACKETED = rb'<' + _LOCAL + rb'@' + _DOMAIN + rb'>'
-# ` <a@x>, <b@y>`, what Delta Chat writes.
-PLAIN_LIST = re.compile(
-    rb' ' + _BRACKETED + rb'(?:,(?:\r\n)? ' + _BRACKETED + rb')*+', re.IGNORECASE
-)
+_PLAIN = rb'(?:<' + _LOCAL + rb'@' + _DOMAIN + rb'>|' + _LOCAL + rb'@' + _DOMAIN + rb')'
+# ` <a@x>, <b@y>`: what chat programs write, and nothing but addresses.
+PLAIN_LIST = re.compile(rb' ' + _PLAIN + rb'(?:,(?:\r\n)? ' + _PLAIN + rb')*+', re.IGNORECASE)
 # Display names may carry raw 8-bit octets (RFC 6532); addresses may not.
 _TOKEN = re.compile(
     rb'[ \t]+'

@@ -75,14 +75,11 @@ def date(value: bytes) -> bool:
 
 def recipients(value: bytes) -> bytes:
     """A To value: addresses without display names, or the empty group."""
-    if value[1:] == NOBODY or addresses.PLAIN_LIST.fullmatch(value):
+    if value == b' ' + NOBODY or addresses.PLAIN_LIST.fullmatch(value):
         return value
     found = addresses.parse(value)
     if found is None or not found.mailboxes:
         return b' ' + NOBODY
-    bare = all(mailbox.bare for mailbox in found.mailboxes)
-    if bare and not found.groups and b'(' not in value:
-        return value
     return b' ' + b',\r\n '.join(b'<%b>' % box.address.encode() for box in found.mailboxes)
 
 

@@ -92,7 +92,10 @@ class Inspection:
         own: str = '',
         local_delivery: bool = True,
     ) -> None:
-        """`own` is the login; `local_delivery` (In) removes the trace fields."""
+        """`own` is the login; `recipients` counts those other than it.
+
+        `local_delivery` (In) removes the trace fields.
+        """
         self.refused: Reply | None = None
         self.raw_header = b''  # the block as it came, for DKIM; b'' until it is whole
         self._direction = direction

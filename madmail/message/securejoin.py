@@ -15,8 +15,8 @@ from .openpgp import Fault
 
 BODY_LIMIT = 4 * 1024  # octets held; delimiters, part header and text
 TEXT_LIMIT = 128  # octets
-# One contact with at most five relay addresses, and the sender's own.
-RECIPIENT_LIMIT = 6
+# One contact has at most five relay addresses; the sender's own is not counted.
+RECIPIENT_LIMIT = 5
 
 _REQUESTS = (b'vc-request', b'vg-request')
 _TOKEN = re.compile(rb'[A-Za-z0-9_-]{1,64}')

@@ -166,9 +166,7 @@ def around(text: bytes, **parts: bytes) -> bytes:
     return current_headers() + b'\r\n' + body(text, **parts)
 
 
-TEXT_PART = (
-    b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n'
-)
+TEXT_PART = b'Content-Type: text/plain; charset="utf-8"\r\nContent-Transfer-Encoding: 7bit\r\n'
 JOIN_BOUNDARY = '18b0c1d2e3f40516'
 
 

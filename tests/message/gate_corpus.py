@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -36,11 +37,7 @@ class Case(NamedTuple):
 
 
 def cases() -> list[Case]:
-    found = []
-    for name in ('index.toml', 'captures.toml'):
-        path = CORPUS / name
-        if path.exists():
-            found += tomllib.loads(path.read_text('ascii')).get('case', [])
+    found = tomllib.loads((CORPUS / 'index.toml').read_text('ascii'))['case']
     out = []
     for facts in found:
         direction = Direction(facts['direction'])
@@ -55,6 +52,20 @@ def cases() -> list[Case]:
                 facts.get('null_sender', False),
             )
         )
+    return out + captured()
+
+
+def captured() -> list[Case]:
+    """Messages of the real core (valid/core-*.eml): they pass in every direction."""
+    out = []
+    for path in sorted(CORPUS.glob('valid/core-*.eml')):
+        block = path.read_bytes().partition(b'\r\n\r\n')[0].decode('ascii')
+        found = re.search(r'^From: <?([^<>\s]+)', block, re.MULTILINE)
+        assert found, path.name
+        kind = 'securejoin' if '\nSecure-Join: ' in block else 'encrypted'
+        for direction in Direction:
+            own = found[1] if direction is Direction.OUT else ''
+            out.append(Case(f'valid/{path.name}', direction, kind, 0, found[1], own, False))
     return out
 
 

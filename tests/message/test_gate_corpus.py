@@ -43,7 +43,9 @@ def test_verdict_is_as_expected_and_independent_of_cuts(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    'case', [c for c in CASES if c.direction is Direction.APPEND and c.kind], ids=lambda c: c.message
+    'case',
+    [c for c in CASES if c.direction is Direction.APPEND and c.kind],
+    ids=lambda c: c.message,
 )
 def test_append_keeps_every_octet(case: Case) -> None:
     _, kept = inspect(case.inspection(), [case.octets])
@@ -51,7 +53,8 @@ def test_append_keeps_every_octet(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    'case', [c for c in CASES if c.kind and c.direction is not Direction.APPEND],
+    'case',
+    [c for c in CASES if c.kind and c.direction is not Direction.APPEND],
     ids=lambda c: f'{c.message}-{c.direction.value}',
 )
 def test_what_is_kept_passes_again_unchanged(case: Case) -> None:

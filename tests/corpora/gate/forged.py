@@ -42,23 +42,38 @@ def plaintext() -> None:
     words = b'application/pgp-encrypted multipart/encrypted\r\n'
     invalid('words-in-body', HEAD + TEXT + b'\r\n' + words + PLAIN)
     invalid('words-in-subject', HEAD + b'Subject: ' + words + TEXT + b'\r\n' + PLAIN)
-    invalid('words-in-file-name', HEAD + (
-        b'Content-Type: text/plain; name="application/pgp-encrypted"\r\n\r\n') + PLAIN)
-    invalid('words-in-comment', HEAD + (
-        b'Content-Type: text/plain (multipart/encrypted; boundary=x)\r\n\r\n') + PLAIN)
+    invalid(
+        'words-in-file-name',
+        HEAD + (b'Content-Type: text/plain; name="application/pgp-encrypted"\r\n\r\n') + PLAIN,
+    )
+    invalid(
+        'words-in-comment',
+        HEAD + (b'Content-Type: text/plain (multipart/encrypted; boundary=x)\r\n\r\n') + PLAIN,
+    )
     invalid('inline-armor', HEAD + TEXT + b'\r\n' + f.armor(f.PACKETS_1))
     invalid('html', HEAD + b'Content-Type: text/html\r\n\r\n<p>Dear Bob</p>\r\n')
-    invalid('setup-message', HEAD + (
-        b'Subject: Autocrypt Setup Message\r\nAutocrypt-Setup-Message: v1\r\n'
-        b'Content-Type: multipart/mixed; boundary=b\r\n\r\n'
-        b'--b\r\nContent-Type: text/plain\r\n\r\nKeep it safe.\r\n'
-        b'--b\r\nContent-Type: application/autocrypt-setup\r\n\r\n')
-        + f.armor(f.skesk4() + f.seipd1()) + b'\r\n--b--\r\n')
-    invalid('read-receipt', HEAD + (
-        b'Content-Type: multipart/report; report-type=disposition-notification; boundary=b\r\n'
-        b'Auto-Submitted: auto-replied\r\n\r\n--b\r\n\r\nread\r\n--b\r\n'
-        b'Content-Type: message/disposition-notification\r\n\r\n'
-        b'Disposition: manual-action/MDN-sent-automatically; displayed\r\n\r\n--b--\r\n'))
+    invalid(
+        'setup-message',
+        HEAD
+        + (
+            b'Subject: Autocrypt Setup Message\r\nAutocrypt-Setup-Message: v1\r\n'
+            b'Content-Type: multipart/mixed; boundary=b\r\n\r\n'
+            b'--b\r\nContent-Type: text/plain\r\n\r\nKeep it safe.\r\n'
+            b'--b\r\nContent-Type: application/autocrypt-setup\r\n\r\n'
+        )
+        + f.armor(f.skesk4() + f.seipd1())
+        + b'\r\n--b--\r\n',
+    )
+    invalid(
+        'read-receipt',
+        HEAD
+        + (
+            b'Content-Type: multipart/report; report-type=disposition-notification; boundary=b\r\n'
+            b'Auto-Submitted: auto-replied\r\n\r\n--b\r\n\r\nread\r\n--b\r\n'
+            b'Content-Type: message/disposition-notification\r\n\r\n'
+            b'Disposition: manual-action/MDN-sent-automatically; displayed\r\n\r\n--b--\r\n'
+        ),
+    )
 
 
 def structure() -> None:
@@ -70,31 +85,66 @@ def structure() -> None:
     invalid('part-2-plaintext', f.around(PLAIN))
     invalid('part-2-plaintext-between', f.around(f.BEGIN + b'\r\n' + PLAIN + f.END))
     invalid('third-part', f.around(good + DELIMITER + TEXT + b'\r\n' + PLAIN))
-    invalid('third-part-html', f.around(good + DELIMITER + (
-        b'Content-Type: text/html\r\nContent-Disposition: attachment\r\n\r\n<p>hi</p>')))
+    invalid(
+        'third-part-html',
+        f.around(
+            good
+            + DELIMITER
+            + (b'Content-Type: text/html\r\nContent-Disposition: attachment\r\n\r\n<p>hi</p>')
+        ),
+    )
     invalid('no-close', f.around(good, close=b'\r\n'))
     invalid('delimiter-for-close', f.around(good, close=DELIMITER))
     invalid('preamble-text', f.around(good, preamble=PLAIN))
-    invalid('preamble-known-and-text', f.around(
-        good, preamble=make.THUNDERBIRD_PREAMBLE + b'See you at nine.\r\n'))
+    invalid(
+        'preamble-known-and-text',
+        f.around(good, preamble=make.THUNDERBIRD_PREAMBLE + b'See you at nine.\r\n'),
+    )
     invalid('epilogue-text', f.around(good, epilogue=PLAIN))
     invalid('text-before-close', f.around(good + PLAIN))
     invalid('text-after-close', f.around(good, close=b'\r\n' + delimiter + b'-- Dear Bob\r\n'))
-    invalid('text-after-delimiter', swap(
-        f.encrypted(), delimiter + b'\r\n', delimiter + b' Dear Bob\r\n'))
+    invalid(
+        'text-after-delimiter',
+        swap(f.encrypted(), delimiter + b'\r\n', delimiter + b' Dear Bob\r\n'),
+    )
     invalid('text-before-begin', f.around(PLAIN + good))
     invalid('version-text', f.around(good, version=b'Version: 1\r\nDear Bob\r\n'))
     invalid('version-2', f.around(good, version=b'Version: 2\r\n'))
     invalid('version-missing', f.around(good, version=b''))
-    invalid('parts-swapped', top + delimiter + b'\r\n' + f.PART_2 + b'\r\n' + good + DELIMITER
-            + f.PART_1 + b'\r\n' + f.VERSION + CLOSE)
+    invalid(
+        'parts-swapped',
+        top
+        + delimiter
+        + b'\r\n'
+        + f.PART_2
+        + b'\r\n'
+        + good
+        + DELIMITER
+        + f.PART_1
+        + b'\r\n'
+        + f.VERSION
+        + CLOSE,
+    )
     nested = b'Content-Type: multipart/mixed; boundary=inner\r\n'
-    invalid('part-2-nested', f.around(
-        b'--inner\r\n\r\n' + PLAIN + b'--inner--\r\n', part_2=nested))
+    invalid('part-2-nested', f.around(b'--inner\r\n\r\n' + PLAIN + b'--inner--\r\n', part_2=nested))
     invalid('part-1-nested', f.around(good, part_1=nested))
-    invalid('inside-mixed', HEAD + b'Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n'
-            + TEXT + b'\r\n' + PLAIN + b'--b\r\n' + f.PART_1 + b'\r\n' + f.VERSION
-            + b'--b\r\n' + f.PART_2 + b'\r\n' + good + b'\r\n--b--\r\n')
+    invalid(
+        'inside-mixed',
+        HEAD
+        + b'Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n'
+        + TEXT
+        + b'\r\n'
+        + PLAIN
+        + b'--b\r\n'
+        + f.PART_1
+        + b'\r\n'
+        + f.VERSION
+        + b'--b\r\n'
+        + f.PART_2
+        + b'\r\n'
+        + good
+        + b'\r\n--b--\r\n',
+    )
     for name, old, new in (
         ('type-text', b'application/octet-stream', b'text/plain'),
         ('type-comment', b'application/octet-stream', b'application/octet-stream (Dear Bob)'),
@@ -111,10 +161,19 @@ def structure() -> None:
         ('version-base64', b'7bit\r\n\r\nVersion: 1', b'base64\r\n\r\nVmVyc2lvbjogMQ=='),
     ):  # fmt: skip
         invalid('part-' + name.removeprefix('part-'), swap(f.encrypted(), old, new))
-    invalid('part-disposition-text', f.around(good, part_2=f.PART_2 + (
-        b'Content-Disposition: inline; filename="Dear Bob.asc"; size=3\r\n')), only='out append')
-    invalid('part-description-text', f.around(
-        good, part_2=f.PART_2 + b'Content-Description: Dear Bob\r\n'), only='out append')
+    invalid(
+        'part-disposition-text',
+        f.around(
+            good,
+            part_2=f.PART_2 + (b'Content-Disposition: inline; filename="Dear Bob.asc"; size=3\r\n'),
+        ),
+        only='out append',
+    )
+    invalid(
+        'part-description-text',
+        f.around(good, part_2=f.PART_2 + b'Content-Description: Dear Bob\r\n'),
+        only='out append',
+    )
     invalid('part-headers-missing', f.around(good, part_2=b''))
     encoded = base64.encodebytes(PLAIN).replace(b'\n', b'\r\n')
     base64_part = swap(f.PART_2, b'7bit', b'base64')
@@ -122,8 +181,10 @@ def structure() -> None:
     invalid('base64-plaintext', f.around(encoded, part_2=base64_part))
     encoded = base64.encodebytes(good).replace(b'\n', b'\r\n')
     invalid('base64-then-text', f.around(encoded + b'\r\n' + PLAIN, part_2=base64_part))
-    invalid('base64-text-within', f.around(
-        encoded[:760] + b'Dear Bob!\r\n' + encoded[760:], part_2=base64_part))
+    invalid(
+        'base64-text-within',
+        f.around(encoded[:760] + b'Dear Bob!\r\n' + encoded[760:], part_2=base64_part),
+    )
     invalid('quoted-lower-case', f.around(swap(good, b'\r\n=', b'\r\n=3d'), part_2=quoted_part))
     invalid('quoted-plaintext', f.around(PLAIN, part_2=quoted_part))
     for name, kind in (
@@ -142,12 +203,19 @@ def structure() -> None:
         message = swap(f.encrypted(), f.CONTENT_TYPE[14:-2] % f.BOUNDARY.encode(), kind)
         invalid(name, message)
     tricky = '---END PGP MESSAGE-----'
-    invalid('boundary-is-end-line', f.current_headers(boundary=tricky) + b'\r\n'
-            + f.body(good, boundary=tricky))
-    invalid('top-base64', swap(
-        f.encrypted(), b'Subject:', b'Content-Transfer-Encoding: base64\r\nSubject:'))
-    invalid('top-description', swap(
-        f.encrypted(), b'Subject:', b'Content-Description: Dear Bob\r\nSubject:'), only='out')
+    invalid(
+        'boundary-is-end-line',
+        f.current_headers(boundary=tricky) + b'\r\n' + f.body(good, boundary=tricky),
+    )
+    invalid(
+        'top-base64',
+        swap(f.encrypted(), b'Subject:', b'Content-Transfer-Encoding: base64\r\nSubject:'),
+    )
+    invalid(
+        'top-description',
+        swap(f.encrypted(), b'Subject:', b'Content-Description: Dear Bob\r\nSubject:'),
+        only='out',
+    )
 
 
 def headers() -> None:
@@ -196,11 +264,15 @@ def headers() -> None:
     date = b'Date: Thu, 15 Jan 2026 10:20:30 +0000\r\n'
     invalid('no-date', swap(good, date, b''), 554, only='out')
     invalid('date-text', swap(good, date, b'Date: Dear Bob, see you\r\n'), 554, only='out')
-    invalid('no-message-id', swap(
-        good, b'Message-ID: <7c1d4a52-96f5-4b53-8a3f-0d7be0a2f6a1@localhost>\r\n', b''), 554,
-        only='out')
-    invalid('hops', swap(good, sender, b'Received: from a by b; x\r\n' * 26 + sender), 554,
-            only='in')
+    invalid(
+        'no-message-id',
+        swap(good, b'Message-ID: <7c1d4a52-96f5-4b53-8a3f-0d7be0a2f6a1@localhost>\r\n', b''),
+        554,
+        only='out',
+    )
+    invalid(
+        'hops', swap(good, sender, b'Received: from a by b; x\r\n' * 26 + sender), 554, only='in'
+    )
     invalid('header-only', f.current_headers(), 554)
     invalid('empty', b'', 554)
     invalid('blank-first-line', b'\r\n' + good, 554)
@@ -302,19 +374,26 @@ def packets() -> None:
         ('versions-6-1', f.pkesk6() + payload),
         ('versions-mixed', esk + f.pkesk6() + payload),
         ('pkesk-ascii', f.packet(1, b'\3' + bytes(8) + b'\x12' + ascii_key) + payload),
-        ('pkesk-ascii-rsa', f.packet(
-            1, b'\3ABCDEFGH\1' + (8 * 200 - 1).to_bytes(2, 'big') + (ascii_key * 4)[:200])
-         + payload),
-        ('pkesk-ascii-x25519', f.packet(
-            1, b'\6\0\x19' + (ascii_key * 2)[:32] + b'\x28' + (ascii_key * 2)[:40]) + f.seipd2()),
+        (
+            'pkesk-ascii-rsa',
+            f.packet(1, b'\3ABCDEFGH\1' + (8 * 200 - 1).to_bytes(2, 'big') + (ascii_key * 4)[:200])
+            + payload,
+        ),
+        (
+            'pkesk-ascii-x25519',
+            f.packet(1, b'\6\0\x19' + (ascii_key * 2)[:32] + b'\x28' + (ascii_key * 2)[:40])
+            + f.seipd2(),
+        ),
         ('pkesk-version-2', f.packet(1, b'\2' + esk[3:]) + payload),
         ('pkesk-algorithm', f.pkesk3(17, f.mpi(2048)) + payload),
         ('pkesk-trailing', f.packet(1, esk[2:] + b'hi') + payload),
         ('pkesk-rsa-short', f.pkesk3(1, f.mpi(512)) + payload),
         ('pkesk-rsa-bits', f.pkesk3(1, b'\7\xff' + b'\xff' + f.octets(255)) + payload),
         ('pkesk-ecdh-point', f.pkesk3(18, f.mpi(300) + b'\x30' + f.octets(48)) + payload),
-        ('pkesk-ecdh-wrapped', f.pkesk3(18, f.mpi(263, b'\x40') + b'\x31' + f.octets(49))
-         + payload),
+        (
+            'pkesk-ecdh-wrapped',
+            f.pkesk3(18, f.mpi(263, b'\x40') + b'\x31' + f.octets(49)) + payload,
+        ),
         ('pkesk-large', f.packet(1, b'\3' + f.octets(1300)) + payload),
         ('pkesk-partial', f.partial(1, b'\3' + f.octets(1000), (9,)) + payload),
         ('pkesk6-fingerprint', f.pkesk6(key=b'\x15\6' + f.octets(20)) + f.seipd2()),
@@ -341,12 +420,13 @@ def joins() -> None:
         ('join-preamble', f.join(preamble=b'Dear Bob\r\n')),
         ('join-epilogue', f.join(epilogue=PLAIN)),
         ('join-no-token', f.join(token=b'')),
-        ('join-token-text', f.join(
-            token=b'Secure-Join-Invitenumber: Dear Bob, see you\r\n')),
+        ('join-token-text', f.join(token=b'Secure-Join-Invitenumber: Dear Bob, see you\r\n')),
         ('join-html', f.join(part=b'Content-Type: text/html\r\n')),
         ('join-part-name', f.join(part=b'Content-Type: text/plain; name="Dear Bob"\r\n')),
-        ('join-part-base64', f.join(
-            part=b'Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n')),
+        (
+            'join-part-base64',
+            f.join(part=b'Content-Type: text/plain\r\nContent-Transfer-Encoding: base64\r\n'),
+        ),
         ('join-part-field', f.join(part=f.TEXT_PART + b'X-Text: Dear Bob\r\n')),
         ('join-no-part-type', f.join(part=b'Content-Transfer-Encoding: 7bit\r\n')),
         ('join-alternative', f.join(top=b'multipart/alternative')),
