@@ -54,7 +54,7 @@ def update(crc: int, data: bytes) -> int:
             crc = update(crc, data[start : start + _SLICE])
         return crc
     if len(data) > 40:
-        # PERF: 2 KB in 15 µs (130 µs by table alone); 48 KB in 200 µs.
+        # PERF: 2 KB in 12 µs (210 µs by table alone), 48 KB in 110 µs.
         value = int.from_bytes(data, 'big') ^ (crc << (8 * len(data) - 24))
         crc = 0
         for degree, mask, b, c in _STEPS:

@@ -14,6 +14,9 @@ R  reports
 
 Memory: a header block (64 KiB), then 16 KiB, 128 KiB for a report.  Time is
 linear, and the verdict does not depend on the cutting into chunks.
+
+PERF (benchmarks/inspection.py): 3.6 KB in 0.11 to 0.13 ms of CPU, 140 KB in 0.8 to
+1.0 ms, 31 MB in 0.17 to 0.22 s; a chunk of 64 KiB holds the loop for 0.5 to 0.7 ms.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ _parts: dict[tuple[bytes, bytes, bool, bool], Part | None] = {}
 
 
 def _cached_part(block: bytes, kind: bytes, incoming: bool, repair: bool) -> Part | None:
-    # PERF: every sender uses one of a few constant part headers; 0.4 µs against 15 µs.
+    # PERF: every sender uses one of a few constant part headers; 0.24 µs against 11.5 µs.
     # They carry nothing about the sender; a hostile flood only empties the memory.
     key = (block, kind, incoming, repair)
     try:
