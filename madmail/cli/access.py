@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,15 @@ from madmail.account.secret import load as load_secret
 from madmail.cli.result import Failure
 from madmail.master import control
 from madmail.master.exits import Stop
+from madmail.master.plan import load_loop_modules
 from madmail.master.privileges import owner
 from madmail.master.state import lock, read_shards
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable, call_blocking
 from madmail.shard.methods import ShardMethods
 from madmail.store.control import Blocklist, Control
+from madmail.store.database import StoreInUse
+from madmail.store.schema import NewerVersion
 from madmail.store.sqlite import open_store
 
 PAGE = 1000  # accounts listed by one call
@@ -103,12 +107,13 @@ class Access:
             self.shards = shards
             identity = owner(self.state_dir)
             if identity:
+                load_loop_modules()  # as that user we may not be able to read them
                 identity.assume()
             self.running = self._is_running()
             if not self.running:
                 self._lock = lock(self.state_dir)
             self.control = Control(self.state_dir)
-        except (Stop, OSError) as error:
+        except (Stop, OSError, sqlite3.Error, NewerVersion) as error:
             raise Failure(str(error)) from None
 
     def __enter__(self) -> Access:
@@ -156,12 +161,18 @@ class Access:
             return False
         return True
 
+    def _open(self, shard: int) -> _StoppedShard:
+        try:
+            return _StoppedShard(self.state_dir, shard, self.settings)
+        except (NewerVersion, StoreInUse, OSError, ValueError, sqlite3.Error) as error:
+            raise Failure(f'shard {shard} cannot be opened: {error}') from None
+
     def _call(self, shard: int, method: str, **params: Any) -> Any:
         try:
             if self.running:
                 return call_blocking(self.state_dir, shard, method, **params)
             if shard not in self._stopped:
-                self._stopped[shard] = _StoppedShard(self.state_dir, shard, self.settings)
+                self._stopped[shard] = self._open(shard)
             answer = self._stopped[shard].methods.call(method, params)
         except ShardUnavailable as error:
             raise Failure(f'shard {shard} does not answer: {error}') from None

@@ -131,11 +131,11 @@ def init(invocation: Invocation) -> Result:
     user = identity(settings['user'])
     state = prepare(settings['state_dir'], settings['processes.shards'], auto(), user)
     try:
+        server_tls(settings, state.path)  # as root, like the master: a key may be root's
         if user:
             user.assume()
         load_secret(state.path)
         Control(state.path).close()
-        server_tls(settings, state.path)
     finally:
         state.close()
     data = {

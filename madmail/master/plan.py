@@ -13,7 +13,7 @@ from pathlib import Path
 from gevent._hub_local import get_hub_if_exists
 
 from madmail.master.child import ChildContext, Role
-from madmail.master.exits import BOOT, CONFIGURATION, Stop
+from madmail.master.exits import BOOT, CONFIGURATION, STATE, Stop
 from madmail.settings import Settings
 from madmail.tls.context import ServerTLS, Unusable
 
@@ -83,14 +83,19 @@ LOOP_MODULES = (
 )
 
 
+def load_loop_modules() -> None:
+    """Import what a loop needs, without making one."""
+    for module in LOOP_MODULES:
+        importlib.import_module(module)
+
+
 def preload(plan: Plan) -> dict[str, Callable[[ChildContext], Role]]:
     """Import all that the children run, without making a loop; the roles by kind.
 
     Raises Stop when the installation is broken.
     """
     roles = {kind.name: kind.load() for kind in plan.kinds}
-    for module in LOOP_MODULES:
-        importlib.import_module(module)
+    load_loop_modules()
     if get_hub_if_exists() is not None:
         raise Stop(BOOT, 'a loop was made before the fork')
     return roles
@@ -119,6 +124,9 @@ def server_tls(settings: Settings, state_dir: Path) -> object:
         return ServerTLS(settings, state_dir)
     except Unusable as error:
         raise Stop(CONFIGURATION, str(error)) from None
+    except OSError as error:
+        where = f' {error.filename}:' if error.filename else ''
+        raise Stop(STATE, f'certificate:{where} {error.strerror}') from None
 
 
 def relay() -> Plan:

@@ -334,3 +334,29 @@ def test_a_closed_pipe_is_no_traceback(shell: Shell) -> None:
         text=True,
     )
     assert 'Traceback' not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give up root')
+def test_root_leaves_no_files_that_the_relay_cannot_write() -> None:
+    import pwd
+    import shutil
+    import tempfile
+
+    directory = Path(tempfile.mkdtemp(dir='/var/tmp'))
+    directory.chmod(0o755)
+    config = directory / 'madmail.yaml'
+    config.write_text('domain: chat.example\nstate_dir: state\nuser: nobody\n')
+    try:
+        for words in (['init'], ['accounts', 'create', 'alice', 'a password']):
+            done = subprocess.run(
+                [sys.executable, '-m', 'madmail', '--config', str(config), *words],
+                cwd=CHECKOUT,
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 0, done.stderr
+        nobody = pwd.getpwnam('nobody').pw_uid
+        state = directory / 'state'
+        assert {path.stat().st_uid for path in [state, *state.rglob('*')]} == {nobody}
+    finally:
+        shutil.rmtree(directory)
