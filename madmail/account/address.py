@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from socket import AF_INET6, inet_ntop
 
 # What Delta Chat and its relays make, and nothing that means anything to a
 # path, a quoted string or an IMAP pattern.
@@ -41,7 +42,8 @@ def mail_domain(setting: str) -> str:
     text = setting.strip().rstrip('.').lower()
     ip = ip_literal(text)
     if ip is not None:
-        return f'[{ip.compressed}]' if ip.version == 4 else f'[ipv6:{ip.compressed}]'
+        # inet_ntop, because `compressed` is not the same in all versions of Python.
+        return f'[{ip}]' if ip.version == 4 else f'[ipv6:{inet_ntop(AF_INET6, ip.packed)}]'
     if not text.isascii():
         text = text.encode('idna').decode('ascii')
     if not _DOMAIN.match(text):

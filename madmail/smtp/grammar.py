@@ -13,6 +13,7 @@ import re
 from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from ipaddress import IPv4Address, IPv6Address
+from socket import AF_INET6, inet_ntop
 from typing import NamedTuple
 
 from madmail.smtp.reply import Fault, Reply
@@ -131,7 +132,7 @@ def literal(text: str) -> str | None:
     inner = text[1:-1]
     try:
         if inner[:5].lower() == 'ipv6:':
-            return f'[IPv6:{IPv6Address(inner[5:]).compressed}]'
+            return f'[IPv6:{inet_ntop(AF_INET6, IPv6Address(inner[5:]).packed)}]'
         return f'[{IPv4Address(inner)}]'
     except ValueError:
         return None
