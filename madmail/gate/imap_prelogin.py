@@ -61,7 +61,17 @@ _FAREWELLS = {
 class ImapDialogue:
     """See `dialogue.Dialogue`."""
 
-    __slots__ = ('_bad', '_dropped', '_failures', '_first', '_needed', '_pieces', '_sasl', '_settings', '_tag')
+    __slots__ = (
+        '_bad',
+        '_dropped',
+        '_failures',
+        '_first',
+        '_needed',
+        '_pieces',
+        '_sasl',
+        '_settings',
+        '_tag',
+    )
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -63,12 +63,8 @@ class ShardMethods:
             _log.exception('call failed')
             return {'ok': False, 'error': 'failed'}
 
-    def deliver(
-        self, addresses: list[str], delivery_id: bytes, **body: Any
-    ) -> list[str]:
-        outcomes = self._shard.store.deliver(
-            body_from(body), addresses, delivery_id=delivery_id
-        )
+    def deliver(self, addresses: list[str], delivery_id: bytes, **body: Any) -> list[str]:
+        outcomes = self._shard.store.deliver(body_from(body), addresses, delivery_id=delivery_id)
         return [outcome.value for outcome in outcomes]
 
     # -- accounts

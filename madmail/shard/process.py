@@ -1,8 +1,8 @@
 """The shard process: store, sessions, calls, and the life between start and retirement.
 
-    <state_dir>/shards/N/          the store, see madmail.store
-    <state_dir>/run/shard-N.sock   hand-overs from gates and calls, see reception
-    <state_dir>/run/shard-N.handoff   sessions from the previous process, see handoff
+<state_dir>/shards/N/          the store, see madmail.store
+<state_dir>/run/shard-N.sock   hand-overs from gates and calls, see reception
+<state_dir>/run/shard-N.handoff   sessions from the previous process, see handoff
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from madmail.shard.sessions import Sessions
 from madmail.shard.wire import READ, Wire
 from madmail.smtp.session import SmtpSession
 from madmail.store.control import Blocklist
-from madmail.store.interface import AccountGone, Event
+from madmail.store.interface import AccountGone, Event, Store
 from madmail.store.spool import Spool
 from madmail.store.sqlite import open_store
 
@@ -70,7 +70,7 @@ class Shard:
         get_hub().threadpool.maxsize = THREADS
         settings = self.settings
         trim = settings['limits.quota_trim_percent'] / 100
-        self.store = open_store(
+        self.store: Store = open_store(
             self.directory,
             quota_default=settings['limits.quota'],
             trim_from=trim,
@@ -175,9 +175,7 @@ class Shard:
                 return
             stream.setblocking(False)
             wire = self._wire(stream)
-            wire.attach(
-                Reception(wire, self, self.sessions, self.methods, time.monotonic)
-            )
+            wire.attach(Reception(wire, self, self.sessions, self.methods, time.monotonic))
 
     def _pause(self) -> None:
         _log.warning('out of descriptors')

@@ -27,7 +27,7 @@ def test_a_domain_setting_has_one_form(setting: str, domain: str) -> None:
 
 @pytest.mark.parametrize('setting', ['', 'a b', 'a..b', '-a.example', 'a/b', '.', 'x' * 300])
 def test_what_is_no_domain_is_refused(setting: str) -> None:
-    with pytest.raises(ValueError, match='.'):
+    with pytest.raises(ValueError, match=r'neither|label|codec'):
         mail_domain(setting)
 
 
@@ -101,4 +101,3 @@ def test_placement_spreads_and_never_changes() -> None:
     # The figures are part of the data on disk.
     assert [shard_of(f'user{n}@chat.example', 4) for n in range(8)] == [2, 2, 0, 0, 3, 0, 1, 2]
     assert shard_of('anyone@chat.example', 1) == 0
-

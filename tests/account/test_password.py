@@ -11,7 +11,9 @@ from madmail.account.secret import load
 SECRET = bytes(range(32))
 
 
-@pytest.mark.parametrize('given', [b'correct horse battery', b'x9QmZp2LrT7vKw4NcY8bHd', b'p\xc3\xa4ss'])
+@pytest.mark.parametrize(
+    'given', [b'correct horse battery', b'x9QmZp2LrT7vKw4NcY8bHd', b'p\xc3\xa4ss']
+)
 def test_a_verifier_accepts_its_password_only(given: bytes) -> None:
     made = password.encode(given, SECRET)
     assert password.verify(given, made, SECRET)
