@@ -178,7 +178,7 @@ def test_a_message_to_nobody_comes_back(cores: Cores) -> None:
     alice, bob = cores.online('alice', 'bob')
     to_bob, _ = befriend(alice, bob)
     bob.stop_io()
-    cores.relay.cli('accounts', 'delete', cores.address(bob))
+    cores.relay.cli('accounts', 'delete', '-y', cores.address(bob))
     alice.stop_io()
     to_bob.send_text('Anyone there?')
     inbox = cores.relay.imap(*cores.credentials[alice.id])

@@ -106,7 +106,10 @@ def test_stop_finishes_the_message_under_way(room: Path) -> None:
         relay.process = None
         relay.start()
         with relay.imap(*bob) as inbox:
-            assert len(fetch_all(inbox)) == (1 if code == 250 else 0)
+            if code == 250:  # perhaps parked at the sender's shard: bob's may have been gone
+                assert len(wait_for(inbox, 1)) == 1
+            else:
+                assert fetch_all(inbox) == {}
     finally:
         relay.stop()
 
@@ -200,7 +203,7 @@ def test_accounts_from_the_command_line(room: Path) -> None:
         relay.cli('accounts', 'create', address, password)
         relay.imap(address, password).logout()
         assert address in relay.cli('accounts', 'list').stdout
-        relay.cli('accounts', 'delete', address)
+        relay.cli('accounts', 'delete', '-y', address)
         assert address not in relay.cli('accounts', 'list').stdout
         with pytest.raises(Exception, match='AUTHENTICATIONFAILED'):
             relay.imap(address, password)
@@ -210,7 +213,7 @@ def test_deleting_an_account_ends_its_sessions(room: Path) -> None:
     with running(room) as relay:
         bob = relay.account('bob')
         stream = idle(relay, bob)
-        relay.cli('accounts', 'delete', bob[0])
+        relay.cli('accounts', 'delete', '-y', bob[0])
         said = b''
         with contextlib.suppress(ConnectionResetError):
             while data := stream.recv(65536):
