@@ -127,9 +127,10 @@ class View:
                 if low <= end and high >= 1
             ]
         else:
-            if numbers.highest > self.exists:
+            if any(high > self.exists for _, high in numbers.ranges):
                 raise Bad('No message has such a number')
-            pairs = numbers.resolve(self.exists)
+            # 7:* in a mailbox of 5 is its last message, as for UIDs.
+            pairs = [(low, min(high, self.exists)) for low, high in numbers.resolve(self.exists)]
             if pairs:
                 self.uid_at(pairs[0][0])  # load once, from the lowest
             found = [

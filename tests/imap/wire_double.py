@@ -110,7 +110,7 @@ class WireDouble:
             while True:
                 before = len(self.input)
                 self.session.run()
-                if self.closing or len(self.input) <= before and not self._news.is_set():
+                if self.closing or (len(self.input) <= before and not self._news.is_set()):
                     break
                 self._news.clear()
         except Gone:
@@ -209,9 +209,7 @@ class Client:
 
     def append(self, message: bytes, mailbox: str = 'INBOX', options: str = '') -> bytes:
         options = options + ' ' if options else ''
-        return self.ask(
-            f'APPEND {mailbox} {options}{{{len(message)}+}}\r\n'.encode() + message
-        )
+        return self.ask(f'APPEND {mailbox} {options}{{{len(message)}+}}\r\n'.encode() + message)
 
 
 def message(number: int = 1, body: bytes = b'text\r\n', **fields: str) -> bytes:
@@ -225,7 +223,5 @@ def message(number: int = 1, body: bytes = b'text\r\n', **fields: str) -> bytes:
     }
     header.update((name.replace('_', '-'), value) for name, value in fields.items())
     return (
-        b''.join(f'{name}: {value}\r\n'.encode() for name, value in header.items())
-        + b'\r\n'
-        + body
+        b''.join(f'{name}: {value}\r\n'.encode() for name, value in header.items()) + b'\r\n' + body
     )
