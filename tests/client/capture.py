@@ -1,63 +1,114 @@
-"""Store what real cores send, as the relay's inspection sees it, for the corpus.
+"""Store what real cores send, octet for octet, for the corpus of the inspection.
 
     python -m tests.client.capture [DIRECTORY]
 
-starts a relay of the fictional domain relay.example and two or three Delta
-Chat cores, does what people do, and writes one file for each message that
-passed: core-KIND.eml below tests/corpora/gate/valid.  All accounts keep their
-mail on the server (bcc_self), so nothing is lost to the core's own deletion.
+starts a relay of the fictional domain relay.example and three Delta Chat
+cores that submit through a tap, does what people do, and writes one file for
+each message: core-KIND.eml, below tests/corpora/gate/valid.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
+import socket
+import ssl
 import sys
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 from tests.client.core import Cores, cores_on, incoming, wait_event
-from tests.system.relay import ROOT, Relay, fetch_all
+from tests.system.relay import ROOT, Relay, client_tls
 
 TARGET = ROOT / 'tests' / 'corpora' / 'gate' / 'valid'
 
 
+class Tap:
+    """Passes submission on, TLS on both sides, and keeps what went by as DATA."""
+
+    def __init__(self, relay: Relay) -> None:
+        self.messages: list[bytes] = []
+        self.relay = relay
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        directory = relay.state_dir / 'tls'
+        self.context.load_cert_chain(directory / 'self-signed.crt', directory / 'self-signed.key')
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.port: int = self.listener.getsockname()[1]
+        threading.Thread(target=self.accept, daemon=True).start()
+
+    def accept(self) -> None:
+        while True:
+            client, _ = self.listener.accept()
+            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+
+    def serve(self, plain: socket.socket) -> None:
+        client = self.context.wrap_socket(plain, server_side=True)
+        far = socket.create_connection(('127.0.0.1', self.relay.ports['submissions']))
+        server = client_tls().wrap_socket(far)
+        threading.Thread(target=self.back, args=(server, client), daemon=True).start()
+        seen = b''
+        with contextlib.suppress(OSError):  # the core just closes
+            while data := client.recv(65536):
+                seen += data
+                while match := re.search(rb'\r\nDATA\r\n(.*?\r\n)\.\r\n', seen, re.DOTALL):
+                    self.messages.append(re.sub(rb'(?m)^\.', b'', match[1]))
+                    seen = seen[match.end() :]
+                server.sendall(data)
+
+    @staticmethod
+    def back(server: ssl.SSLSocket, client: ssl.SSLSocket) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                client.sendall(data)
+
+
 class Capture:
-    def __init__(self, cores: Cores, target: Path) -> None:
+    def __init__(self, cores: Cores, tap: Tap, target: Path) -> None:
         self.cores = cores
+        self.tap = tap
         self.target = target
-        self.known: set[bytes] = set()
 
     def account(self, name: str) -> Any:
-        account = self.cores.configured(name, f'{name}@{self.cores.relay.domain}')
-        account.set_config('bcc_self', '1')
+        account = self.cores.delta.add_account()
+        account.set_config('displayname', name.capitalize())
+        link = self.cores.relay.dclogin(f'{name}@{self.cores.relay.domain}', f'password-{name}')
+        port = self.cores.relay.ports['submissions']
+        account.add_transport_from_qr(link.replace(f'sp={port}', f'sp={self.tap.port}'))
         account.bring_online()
         return account
 
     def take(self, kind: str) -> None:
-        """Write the messages that came since the last time, each once."""
-        fresh = []
-        for person in self.cores.credentials.values():
-            with self.cores.relay.imap(*person) as inbox:
-                for message in fetch_all(inbox).values():
-                    if message not in self.known:
-                        self.known.add(message)
-                        fresh.append(message)
+        """Write the messages that were sent since the last time."""
+        time.sleep(1)
+        fresh, self.tap.messages = self.tap.messages, []
         for number, message in enumerate(fresh, 1):
             name = f'core-{kind}.eml' if len(fresh) == 1 else f'core-{kind}-{number}.eml'
             (self.target / name).write_bytes(message)
             print(f'{name}: {len(message)} octets')
 
 
+def joined(joiner: Any, inviter: Any | None = None) -> None:
+    wait_event(joiner, 'SecurejoinJoinerProgress', lambda e: e['progress'] == 1000)
+    if inviter is not None:
+        wait_event(inviter, 'SecurejoinInviterProgress', lambda e: e['progress'] == 1000)
+
+
 def capture(relay: Relay, directory: Path, target: Path) -> None:
     with cores_on(relay, directory) as cores:
-        shots = Capture(cores, target)
-        alice, bob, carol = (shots.account(name) for name in ('alice', 'bob', 'carol'))
+        shots = Capture(cores, Tap(relay), target)
+        alice, bob, carol, dave = (shots.account(n) for n in ('alice', 'bob', 'carol', 'dave'))
 
         carol.secure_join(alice.get_qr_code())
-        wait_event(carol, 'SecurejoinJoinerProgress', lambda e: e['progress'] == 1000)
-        wait_event(alice, 'SecurejoinInviterProgress', lambda e: e['progress'] == 1000)
+        joined(carol, alice)
         shots.take('securejoin-v3')
+
+        dave.secure_join(alice.get_qr_code().replace('&v=3', ''))
+        joined(dave, alice)
+        shots.take('securejoin-legacy')
 
         to_bob, to_alice = alice.create_chat(bob), bob.create_chat(alice)
         to_bob.send_text('A first message.')
@@ -82,9 +133,9 @@ def capture(relay: Relay, directory: Path, target: Path) -> None:
         shots.take('group')
 
         path = directory / 'picture.bin'
-        path.write_bytes(os.urandom(150_000))
+        path.write_bytes(os.urandom(145_000))
         to_bob.send_message(text='A file.', file=str(path))
-        message = incoming(bob, 'A file.')
+        message = incoming(bob)
         wait_event(
             bob,
             'MsgsChanged',
@@ -94,7 +145,7 @@ def capture(relay: Relay, directory: Path, target: Path) -> None:
 
         channel = alice.create_broadcast('News')
         bob.secure_join(channel.get_qr_code())
-        wait_event(bob, 'SecurejoinJoinerProgress', lambda e: e['progress'] == 1000)
+        joined(bob)
         shots.take('channel-join')
         channel.send_text('The news.')
         incoming(bob, 'The news.')
