@@ -24,7 +24,7 @@ from tests.system.relay import Relay, fetch_all
 
 SENDERS = 4
 RECEIVERS = 6
-MESSAGES = 1200  # of one sender, at most
+MESSAGES = 3000  # of one sender, at most
 SECONDS = 16.0
 KILLS = 3
 BACK = 2.0  # seconds until the killed process has a successor that serves
