@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Sequence
 import gevent
 
 from madmail.imap.view import View, Watcher
+from madmail.shard.wire import yield_to_others
 from madmail.store.interface import (
     AccountGone,
     Appended,
@@ -36,7 +37,9 @@ from madmail.store.interface import (
 )
 
 AHEAD = 0.0005  # seconds to wait for the events of a commit that reads see already
-WINDOW = 8192  # UIDs of range asked for in one read
+AHEAD_TIMES = 10_000  # waits before the events are taken for lost
+FIRST_WINDOW = 512  # UIDs of range asked for in the first read; most clients need no more
+WINDOW = 8192  # and in later ones
 SPARE_UIDS = 1 << 20  # UIDs kept over all mailboxes before old ones are dropped again
 FLOORS = 1 << 16  # mailboxes whose \Recent floor is remembered
 MAX_KEYWORDS = 128  # different keywords known in a mailbox; a new one is refused above it
@@ -95,19 +98,23 @@ class OpenMailbox:
             self._load(lambda: len(self.uids) >= count or self.first_loaded <= 1)
 
     def _load(self, enough: Callable[[], bool]) -> None:
-        width = WINDOW
+        width = min(FIRST_WINDOW, WINDOW)
+        waits = 0
         self.loading += 1
         try:
             while True:
                 before = len(self.uids)
                 if not self._extend(max(1, self.first_loaded - width)):
+                    waits += 1
+                    if waits > AHEAD_TIMES:
+                        raise RuntimeError('events of the store are missing')
                     gevent.sleep(AHEAD)
                     continue
                 if enough():
                     return
-                if len(self.uids) - before < WINDOW // 4:
-                    width *= 4  # a sparse range: mostly deleted mail
-                gevent.sleep(0)
+                if width < WINDOW or len(self.uids) - before < width // 4:
+                    width *= 4  # a sparse range is mostly deleted mail
+                yield_to_others()
         finally:
             self.loading -= 1
 
@@ -218,6 +225,7 @@ class OpenMailboxes:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._open: dict[int, OpenMailbox] = {}
+        self._accounts: dict[int, list[OpenMailbox]] = {}
         self._floors: OrderedDict[int, int] = OrderedDict()
         self._loaded = 0  # UIDs in memory
 
@@ -230,6 +238,7 @@ class OpenMailboxes:
         if box is None:
             box = OpenMailbox(self, row, self._floors.get(row.id, 1))
             self._open[row.id] = box
+            self._accounts.setdefault(row.account_id, []).append(box)
         view = View(box, watcher, read_only=read_only)
         box.views.append(view)
         return view
@@ -244,6 +253,10 @@ class OpenMailboxes:
         if not box.views and self._open.get(box.id) is box:
             del self._open[box.id]
             self._loaded -= len(box.uids)
+            others = self._accounts[box.account_id]
+            others.remove(box)
+            if not others:
+                del self._accounts[box.account_id]
 
     def spell(self, mailbox_id: int, keywords: tuple[str, ...]) -> tuple[str, ...] | None:
         """Keywords for a message of a mailbox that need not be open; None = too many."""
@@ -276,7 +289,7 @@ class OpenMailboxes:
         opened = self._open
         for event in events:
             if isinstance(event, AccountGone):
-                for box in [b for b in opened.values() if b.account_id == event.account_id]:
+                for box in tuple(self._accounts.get(event.account_id, ())):
                     self._gone(box)
                 continue
             box_or_none = opened.get(event.mailbox_id)

@@ -38,7 +38,7 @@ from madmail.imap.syntax import (
 )
 from madmail.imap.view import View
 from madmail.shard.services import ShardServices
-from madmail.shard.wire import CORK_LIMIT, Gone, Wire
+from madmail.shard.wire import CORK_LIMIT, Gone, Wire, yield_to_others
 from madmail.store.interface import (
     Account,
     MailboxExists,
@@ -72,6 +72,7 @@ class ImapSession:
         '_turn',
         '_working',
         'account',
+        'enabled',
         'greeting',
         'in_literal',
         'saved',
@@ -87,6 +88,7 @@ class ImapSession:
         self.shard = shard
         self.account = account
         self.view: View | None = None
+        self.enabled: frozenset[str] = frozenset()  # by ENABLE (RFC 5161), upper case
         self.saved: Sequence[int] = ()  # UIDs of the last SEARCH RETURN (SAVE)
         self.in_literal = False  # a literal is begun: nothing else may be written
         self.greeting = tag  # tag of the login command, until it is answered
@@ -158,11 +160,16 @@ class ImapSession:
 
     # -- for commands
 
+    @property
+    def utf8(self) -> bool:
+        """Mailbox names and quoted strings are UTF-8 (RFC 6855 3, RFC 9051 5.1)."""
+        return not self.enabled.isdisjoint(_UTF8)
+
     def pause(self) -> None:
         """Let others run if this greenlet has worked for long; at any point of a command."""
         now = time.monotonic()
         if now - self._turn > TURN:
-            gevent.sleep(0)
+            yield_to_others()
             self._turn = time.monotonic()
 
     def check(self) -> None:
@@ -185,6 +192,8 @@ class ImapSession:
 
     def goodbye(self, text: str) -> None:
         """End the session now (RFC 3501 7.1.5)."""
+        if self.wire.closing:
+            return
         if not self.in_literal:
             self.wire.write(b'* BYE %s\r\n' % text.encode('ascii'))
         self.wire.close()
@@ -211,6 +220,7 @@ class ImapSession:
             return
         view.box.learn(keywords)
         self.write_flags()
+        view.keywords.update(keywords)  # in whatever spelling, once is enough
 
     def write_flags(self) -> None:
         """FLAGS and PERMANENTFLAGS (RFC 3501 7.2.6, 7.1)."""
@@ -237,6 +247,7 @@ class ImapSession:
             'idle': self._idle_tag,
             'view': self.view.freeze() if self.view is not None else None,
             'saved': list(self.saved),
+            'enabled': sorted(self.enabled),
         }
         self.close_mailbox()
         return state
@@ -249,6 +260,7 @@ class ImapSession:
         session = cls(wire, shard, account)
         session._idle_tag = state['idle']
         session.saved = state['saved']
+        session.enabled = frozenset(state.get('enabled', ()))
         if state['view'] is not None:
             frozen = state['view']
             row = shard.store.mailbox_by_id(frozen['mailbox'])
@@ -291,7 +303,7 @@ class ImapSession:
         if not frame.line and not frame.literals:
             return  # an empty line harms nobody
         try:
-            command = grammar.parse(frame)
+            command = grammar.parse(frame, utf8=self.utf8)
         except Bad as bad:
             self._refuse(bad)
             return
@@ -471,7 +483,7 @@ class ImapSession:
                     self._write_news(view)
                     self.wire.flush()
                     break
-                gevent.sleep(0)
+                yield_to_others()
         except Gone:
             pass
         except Exception as error:
@@ -483,6 +495,7 @@ class ImapSession:
                 self.goodbye(self._doomed)
 
 
+_UTF8 = frozenset(('UTF8=ACCEPT', 'IMAP4REV2'))
 _REFUSALS = {
     MailboxMissing: b'NO [NONEXISTENT] Mailbox does not exist',
     MailboxExists: b'NO [ALREADYEXISTS] Mailbox exists already',

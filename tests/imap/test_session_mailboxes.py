@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import gevent
+import msgpack
 import pytest
 
+from madmail.imap.session import ImapSession
+from madmail.store.interface import NewMessage
 from tests.imap.wire_double import Client, ShardDouble, message
 
 Fill = Callable[..., Client]
@@ -266,6 +269,78 @@ def test_logout(login: Login) -> None:
     client = login()
     assert client.ask('LOGOUT') == b'* BYE Logging out\r\nt OK Logout completed\r\n'
     assert client.wire.closing
+
+
+def moved(client: Client, shard: ShardDouble, meanwhile: Callable[[], object]) -> bytes:
+    """The session goes through msgpack into a new object, as at a reload; what it then says."""
+    account = client.session.account
+    state = client.session.freeze()
+    assert state is not None
+    meanwhile()
+    state = msgpack.unpackb(msgpack.packb(state, use_bin_type=True), raw=False)
+    client.session = ImapSession.thaw(client.wire, shard, account, state)  # type: ignore[arg-type]
+    client.wire.attach(client.session)
+    gevent.sleep(0.005)
+    return client.take()
+
+
+def test_a_session_in_idle_moves_to_another_process(
+    filled: Fill, login: Login, shard: ShardDouble
+) -> None:
+    client, other = filled(4), login()
+    other.ask('SELECT INBOX')
+    client.ask('IDLE')
+
+    def meanwhile() -> None:
+        other.append(message(5))
+        other.ask('STORE 2 +FLAGS (\\Deleted)')
+        other.ask('STORE 4 +FLAGS (\\Flagged)')
+        other.ask('EXPUNGE')
+
+    lines = moved(client, shard, meanwhile).split(b'\r\n')
+    assert lines[0] == b'* 2 EXPUNGE'
+    assert lines[1] == b'* 4 EXISTS'
+    assert b'* 3 FETCH (UID 4 FLAGS (\\Flagged \\Recent))' in lines
+    assert client.send(b'DONE\r\n').endswith(b't6 OK Idle completed\r\n')
+    assert moved(client, shard, lambda: None) == b''
+    assert b'* 4 FETCH (UID 5 ' in client.ask('FETCH 4 (UID FLAGS)')
+
+
+def test_a_session_whose_mailbox_is_deleted_on_the_way_says_bye(
+    login: Login, shard: ShardDouble
+) -> None:
+    client, other = login(), login()
+    client.ask('CREATE box')
+    client.ask('SELECT box')
+    assert moved(client, shard, lambda: other.ask('DELETE box')).startswith(b'* BYE ')
+
+
+def test_only_a_session_at_a_command_boundary_can_move(filled: Fill) -> None:
+    client = filled(1)
+    client.send(b'x SEARCH SUBJECT {7}\r\n')
+    assert client.session.freeze() is None
+    client.send(b'message\r\n')
+    client.send(b'y NO')
+    assert client.session.freeze() is None
+
+
+def test_a_long_fetch_leaves_turns_to_others(login: Login, shard: ShardDouble) -> None:
+    long, short = login(), login()
+    spool = shard.spool()
+    spool.append(message())
+    body = spool.finish()
+    box = shard.store.mailbox(long.session.account.id, 'INBOX')
+    assert box is not None
+    for _ in range(8):
+        shard.store.append(box.id, [NewMessage(body) for _ in range(500)])
+    long.ask('SELECT INBOX')
+    long.wire.feed(b'x UID FETCH 1:* (FLAGS BODY.PEEK[])\r\n')
+    answered = 0
+    while long.wire.busy:
+        short.ask('NOOP')
+        answered += 1
+    assert answered >= 5
+    assert bytes(long.wire.output).endswith(b'x OK Fetch completed\r\n')
 
 
 def test_mailboxes_are_forgotten_when_nobody_has_them_selected(

@@ -9,6 +9,7 @@ from pathlib import Path
 import gevent
 import pytest
 
+from madmail.store.interface import NewMessage
 from tests.imap.wire_double import Client, ShardDouble, message
 
 Fill = Callable[..., Client]
@@ -398,8 +399,6 @@ def test_expunges_reach_a_session_in_idle_at_once(filled: Fill, login: Login) ->
 
 
 def test_an_expunge_of_thousands_reaches_idle_in_order(login: Login, shard: ShardDouble) -> None:
-    from madmail.store.interface import NewMessage
-
     client, other = login(), login()
     spool = shard.spool()
     spool.append(message())

@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from madmail.imap import responses
-from madmail.imap.commands.registry import Tell, capabilities, capability, command
-from madmail.imap.syntax import Command
+from madmail.imap.commands.registry import (
+    ENABLES,
+    Tell,
+    capabilities,
+    capability,
+    command,
+    enables,
+)
+from madmail.imap.syntax import Command, Enable
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
 
-capability('ID', 'ENABLE')
+capability('ID', 'ENABLE', 'UTF8=ACCEPT')
+enables('UTF8=ACCEPT')  # RFC 6855
 
 # What kind of thing answers, and nothing about which product or version: that helps scanners only.
 IDENTITY = (('name', 'IMAP server'),)
@@ -44,6 +52,11 @@ def id_(session: ImapSession, command: Command) -> bytes:
 
 @command('ENABLE')
 def enable(session: ImapSession, command: Command) -> bytes:
-    # RFC 5161 3.1: what cannot be enabled is passed over; nothing needs enabling yet.
-    session.wire.write(responses.enabled(()))
+    arguments = command.arguments
+    assert isinstance(arguments, Enable)
+    # RFC 5161 3.1: what cannot be enabled, or is already, is passed over
+    new = [name for name in arguments.capabilities if name in ENABLES]
+    new = [name for name in dict.fromkeys(new) if name not in session.enabled]
+    session.enabled |= frozenset(new)
+    session.wire.write(responses.enabled([ENABLES[name] for name in new]))
     return b'OK Enable completed'

@@ -42,6 +42,7 @@ class Verb(NamedTuple):
 
 VERBS: dict[str, Verb] = {}
 _words: list[Word] = []
+ENABLES: dict[str, str] = {}  # what ENABLE knows (RFC 5161): upper case to spelling
 
 
 def command(
@@ -65,6 +66,11 @@ def command(
 def capability(*words: Word) -> None:
     """Announce the words after login; a function gives a word that depends on settings."""
     _words.extend(words)
+
+
+def enables(*words: str) -> None:
+    """Let ENABLE put these extensions into the session's `enabled`, in upper case."""
+    ENABLES.update((word.upper(), word) for word in words)
 
 
 def capabilities(shard: ShardServices) -> bytes:
