@@ -85,7 +85,14 @@ def together(*calls: Callable[[], Any]) -> list[Any]:
 
 def consistent(store: Any) -> None:
     """Counters, references and leftovers of an SQLite store agree with its rows."""
-    read = store._reader.execute
+    store._reader.execute('BEGIN')  # one snapshot: the commit thread may be at work
+    try:
+        _consistent(store._reader.execute)
+    finally:
+        store._reader.execute('ROLLBACK')
+
+
+def _consistent(read: Callable[..., Any]) -> None:
     rows = read(
         'SELECT id, messages, unseen, size, uid_next, highest_modseq FROM mailboxes'
     ).fetchall()
