@@ -60,6 +60,7 @@ def fill(
         ).fetchone()
         run(
             f'{NUMBERS.format(each)} INSERT INTO messages'
+            ' (mailbox_id, uid, flags, keywords, internal_date, size, modseq, body_id)'
             " SELECT ?1, ?2 + i, ?3, '', ?4 + (i * ?5 + ?6) * (?7 - ?4) / ?8, ?9,"
             ' ?10 + 1 + i, ?11 + i * ?5 + ?6 FROM n',
             (

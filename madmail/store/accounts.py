@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from hashlib import blake2b
 
 from madmail.store.commit import Transaction
 from madmail.store.database import Database, Row
@@ -13,6 +14,8 @@ COLUMNS = 'id, address, password, created_day, last_login_day, quota'
 
 class Accounts(Database):
     """The part of the store that knows accounts."""
+
+    _salt = b''
 
     def account(self, address: str) -> Account | None:
         """The account of a canonical address."""
@@ -33,6 +36,16 @@ class Accounts(Database):
 
     def account_count(self) -> int:
         return self._account_count
+
+    def salt(self, account_id: int) -> bytes:
+        """Octets nobody can guess, another value for every account, the same for its life."""
+        if not self._salt:
+            rows = self._read(
+                "SELECT value FROM meta WHERE name IN ('salt_high', 'salt_low') ORDER BY name"
+            )
+            self._salt = b''.join([row[0].to_bytes(8, 'big', signed=True) for row in rows])
+        owner = account_id.to_bytes(8, 'big')
+        return blake2b(owner, key=self._salt, digest_size=16).digest()
 
     def usage(self, account_id: int) -> tuple[int, int]:
         """(bytes, messages) of all the account's mailboxes."""

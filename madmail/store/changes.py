@@ -24,6 +24,7 @@ from madmail.store.interface import (
     FlagsChanged,
     FlagUpdate,
     MailboxMissing,
+    MessageMissing,
     NewMessage,
 )
 from madmail.store.room import Room, TrimFirst
@@ -33,13 +34,16 @@ T = TypeVar('T')
 Changed = tuple[int, int, tuple[str, ...], int]  # uid, flags, keywords, modseq
 
 FULL_ROW = 'uid, flags, keywords, internal_date, size, modseq, body_id'
-INSERT = 'INSERT INTO messages VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
+_COLUMNS = 'mailbox_id, uid, flags, keywords, internal_date, size, modseq, body_id'
+INSERT = f'INSERT INTO messages ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
+_INSERT_SAVED = f'INSERT INTO messages ({_COLUMNS}, saved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)'
 
 # PERF: the oldest messages are spread over all mailboxes.  Removed in order of age, each
 # costs a page of its own (18 us a message); OVERDUE of them by mailbox 8 us, and what is
 # removed together stays a small part of bodies and index.
 OVERDUE = 20_000  # messages planned at a time, 100 bytes each
 OVERDUE_READ = 4000  # rows of the plan read at once, about 3 ms
+PAUSE = 0.0001  # seconds; 0 would be no whole turn of the loop, see commit
 EXPIRE_SLICE = 2000  # messages of one transaction, which lets the loop in between
 
 
@@ -49,9 +53,18 @@ class Changes(Room):
     # -- APPEND
 
     def append(
-        self, mailbox_id: int, messages: Sequence[NewMessage], origin: object | None = None
+        self,
+        mailbox_id: int,
+        messages: Sequence[NewMessage],
+        origin: object | None = None,
+        *,
+        replacing: tuple[int, int] | None = None,
     ) -> list[int]:
-        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull."""
+        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull.
+
+        With `replacing`, a mailbox id and a UID, that message goes in the same
+        transaction (RFC 8508); raises MessageMissing if it has gone already.
+        """
         if not messages:
             return []
         self._mailbox_owner(mailbox_id)
@@ -70,29 +83,44 @@ class Changes(Room):
         def work(tx: Transaction) -> list[int]:
             now = int(time.time())
             size = sum(message.body.size for message in messages)
-            self._room_for_own(tx, self._owner(tx, mailbox_id), size)
+            old = self._replaced(tx, replacing)
+            if replacing is not None and not old:
+                raise MessageMissing
+            needed = max(0, size - sum(row[2] for row in old))
+            self._room_for_own(tx, self._owner(tx, mailbox_id), needed)
             unseen = sum(1 for message in messages if not message.flags & Flag.SEEN)
             uid, modseq = self._allocate(tx, mailbox_id, len(messages), unseen, size)
             uids = list(range(uid, uid + len(messages)))
             for uid, message, data, blob in zip(uids, messages, small, blobs, strict=True):
                 body_id = self._insert_body(tx, message.body.size, blob, data, 1)
+                date = message.internal_date or now
                 tx.execute(
-                    INSERT,
+                    _INSERT_SAVED,
                     (
                         mailbox_id,
                         uid,
                         int(message.flags),
                         ' '.join(message.keywords),
-                        message.internal_date or now,
+                        date,
                         message.body.size,
                         modseq,
                         body_id,
+                        now if date != now else 0,
                     ),
                 )
             tx.events.append(Appended(mailbox_id, uids, modseq))
+            if replacing is not None:
+                old = self._replaced(tx, replacing)  # making room may have taken it
+                if old:
+                    self._remove(tx, replacing[0], old, origin)
             return uids
 
         return self._with_room(work, blobs)
+
+    def _replaced(self, tx: Transaction, replacing: tuple[int, int] | None) -> list[Row]:
+        if replacing is None:
+            return []
+        return self._pick(tx, 'uid, flags, size, body_id', replacing[0], (replacing[1],))
 
     # -- STORE
 
@@ -285,10 +313,11 @@ class Changes(Room):
             unseen = sum(1 for row in rows if not row[1] & 1)
             uid, modseq = self._allocate(tx, target_id, len(rows), unseen, size)
             new = range(uid, uid + len(rows))
+            now = int(time.time())
             tx.executemany(
-                INSERT,
+                _INSERT_SAVED,
                 [
-                    (target_id, uid, flags & FLAGS, keywords, date, size, modseq, body)
+                    (target_id, uid, flags & FLAGS, keywords, date, size, modseq, body, now)
                     for uid, (_, flags, keywords, date, size, _, body) in zip(
                         new, rows, strict=True
                     )
@@ -358,7 +387,7 @@ class Changes(Room):
             if len(rows) < wanted:
                 break
             last = rows[-1]
-            gevent.sleep(0)
+            gevent.sleep(PAUSE)
         keys.sort()
         return keys
 

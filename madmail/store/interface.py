@@ -71,6 +71,7 @@ class Message(NamedTuple):
     size: int
     modseq: int
     body_id: int
+    saved: int = 0  # when it came into this mailbox (RFC 8514)
 
 
 class Appended(NamedTuple):
@@ -161,6 +162,10 @@ class MailboxMissing(Exception):
     """No mailbox of this name or id (any more)."""
 
 
+class MessageMissing(Exception):
+    """The message is gone."""
+
+
 class OverQuota(Exception):
     """APPEND or COPY would exceed the account's quota and may not trim."""
 
@@ -180,6 +185,9 @@ class Store(Protocol):
     # -- accounts
     def account(self, address: str) -> Account | None: ...
     def account_by_id(self, account_id: int) -> Account | None: ...
+    def salt(self, account_id: int) -> bytes:
+        """Octets nobody can guess, another value for every account, the same for its life."""
+
     def accounts(self, after: str = '', limit: int = 1000) -> list[Account]:
         """In order of address, beginning behind `after`."""
 
@@ -199,6 +207,9 @@ class Store(Protocol):
     def mailboxes(self, account_id: int) -> list[Mailbox]: ...
     def mailbox(self, account_id: int, name: str) -> Mailbox | None: ...
     def mailbox_by_id(self, mailbox_id: int) -> Mailbox | None: ...
+    def deleted(self, mailbox_id: int) -> tuple[int, int]:
+        """(messages, bytes) that carry \\Deleted."""
+
     def create_mailbox(self, account_id: int, name: str, special_use: str = '') -> Mailbox:
         """Raises MailboxExists.  The UID validity is new for every incarnation."""
 
@@ -224,9 +235,18 @@ class Store(Protocol):
         """The stored octets; a file is opened when it is read, not before."""
 
     def append(
-        self, mailbox_id: int, messages: Sequence[NewMessage], origin: object | None = None
+        self,
+        mailbox_id: int,
+        messages: Sequence[NewMessage],
+        origin: object | None = None,
+        *,
+        replacing: tuple[int, int] | None = None,
     ) -> list[int]:
-        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull."""
+        """All or nothing; the new UIDs.  Raises MailboxMissing, OverQuota, StoreFull.
+
+        With `replacing`, a mailbox id and a UID, that message goes in the same
+        transaction (RFC 8508); raises MessageMissing if it has gone already.
+        """
 
     def store_flags(
         self, mailbox_id: int, uids: Iterable[int], update: FlagUpdate, origin: object | None = None
@@ -271,6 +291,9 @@ class Store(Protocol):
 
     # -- metadata (RFC 5464); mailbox_id 0 = the account's server entries
     def metadata(self, account_id: int, mailbox_id: int) -> dict[str, bytes]: ...
+    def metadata_usage(self, account_id: int) -> tuple[int, int]:
+        """(entries, bytes of their values) of the account and all its mailboxes."""
+
     def set_metadata(
         self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
     ) -> None: ...

@@ -76,6 +76,15 @@ class Mailboxes(Changes):
                 break
         return lowest
 
+    def deleted(self, mailbox_id: int) -> tuple[int, int]:
+        """(messages, bytes) that carry \\Deleted."""
+        row = self._one(
+            'SELECT count(*), coalesce(sum(size), 0) FROM messages INDEXED BY deleted'
+            ' WHERE mailbox_id = ? AND flags & 8',
+            mailbox_id,
+        )
+        return row[0], row[1]
+
     def create_mailbox(self, account_id: int, name: str, special_use: str = '') -> Mailbox:
         """Raises MailboxExists, and MailboxMissing when the account is gone.
 

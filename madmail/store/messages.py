@@ -12,13 +12,13 @@ from madmail.store.database import FLAGS, Row
 from madmail.store.interface import Body, MailboxMissing, Message
 from madmail.store.spool import FileBody, MemoryBody
 
-COLUMNS = 'uid, flags, keywords, internal_date, size, modseq, body_id'
+COLUMNS = 'uid, flags, keywords, internal_date, size, modseq, body_id, saved'
 UID_SLICE = 20_000  # UIDs read by one statement
 
 
 def message(row: Row) -> Message:
     """From a row of COLUMNS."""
-    uid, flags, keywords, internal_date, size, modseq, body_id = row
+    uid, flags, keywords, internal_date, size, modseq, body_id, saved = row
     return Message(
         uid,
         flags & FLAGS,
@@ -27,6 +27,7 @@ def message(row: Row) -> Message:
         size,
         modseq,
         body_id,
+        saved or internal_date,
     )
 
 

@@ -87,6 +87,14 @@ class Outbox(Delivering):
         )
         return dict(rows.fetchall())
 
+    def metadata_usage(self, account_id: int) -> tuple[int, int]:
+        """(entries, bytes of their values) of the account and all its mailboxes."""
+        row = self._one(
+            'SELECT count(*), coalesce(sum(length(value)), 0) FROM metadata WHERE account_id = ?',
+            account_id,
+        )
+        return row[0], row[1]
+
     def set_metadata(
         self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
     ) -> None:

@@ -23,6 +23,10 @@ Notes on the shard's tables:
 - Flag 32 (`TOUCHED`) marks messages that were changed after they came, and only
   those are in an index by modseq.  The others are in order of modseq by their
   UIDs already.  PERF: a full index costs a lone delivery 10 % more CPU.
+- `saved` is when a message came into its mailbox (RFC 8514), or 0 where that is its
+  internal date: always for what was delivered, and as the best guess for what is older
+  than the column.
+- `meta` holds the octets that object ids are salted with (RFC 8474), as two numbers.
 - `delivered` remembers delivery ids for a day or two, by day, so that it needs
   no second index to be purged.
 """
@@ -112,6 +116,10 @@ SHARD: Sequence[Migration] = (
             next_try INTEGER NOT NULL,
             last_error TEXT NOT NULL)""",
         'CREATE INDEX due ON outbox (next_try)',
+    ),
+    (
+        'ALTER TABLE messages ADD COLUMN saved INTEGER NOT NULL DEFAULT 0',
+        "INSERT INTO meta VALUES ('salt_high', random()), ('salt_low', random())",
     ),
 )
 
