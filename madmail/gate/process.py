@@ -135,7 +135,7 @@ class GateRole:
             self._watch.stop()
         gate = self.gate
         # When the whole relay stops, a login under way has nowhere to go.
-        limit = time.monotonic() + (0.0 if self.context.stopping else GRACE)
+        limit = time.monotonic() + (0.0 if self._context.stopping else GRACE)
         while len(gate.deadlines) and time.monotonic() < limit:
             gevent.sleep(0.05)
         while gate.counts.pipes or len(gate.deadlines):
