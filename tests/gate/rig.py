@@ -6,6 +6,7 @@ import queue
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from mmap import mmap
 from pathlib import Path
@@ -22,6 +23,15 @@ from madmail.settings import Settings
 from madmail.shard import address
 
 PATIENCE = 10.0  # seconds until a test gives up
+
+
+def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
+    limit = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > limit:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def settings(**overrides: object) -> Settings:

@@ -12,16 +12,7 @@ import greenlet
 import pytest
 
 from madmail.gate.peers import SIZE
-from tests.gate.rig import PATIENCE, Client, Gate, Shard
-
-
-def until(condition: Callable[[], bool], patience: float = PATIENCE) -> bool:
-    limit = time.monotonic() + patience
-    while not condition():
-        if time.monotonic() > limit:
-            return False
-        time.sleep(0.01)
-    return True
+from tests.gate.rig import PATIENCE, Client, Gate, Shard, until
 
 
 class TestTime:
@@ -34,7 +25,7 @@ class TestTime:
         assert smtp.line().startswith(b'220 ')
         assert smtp.line() == b'421 4.4.2 Timed out'
         assert smtp.ended()
-        assert gate.counts['timeouts'] == 2
+        assert until(lambda: gate.counts['timeouts'] == 2)
 
     def test_a_silent_handshake_is_closed(self, start_gate: Callable[..., Gate]) -> None:
         gate = start_gate(limits__login_time=1)
@@ -145,7 +136,7 @@ class TestConnections:
         assert until(lambda: gate.counts['accept_pauses'] == 1)
         assert gate.call(gate.role.check)  # paused on purpose
         assert client.line().startswith(b'* OK')
-        assert gate.counts['accept_pauses'] == 2
+        assert until(lambda: gate.counts['accept_pauses'] == 2)
         assert gate.call(gate.role.check)
 
 
@@ -184,7 +175,7 @@ class TestLogins:
             client.send(b'a LOGIN alice@chat.example new\r\n')
             assert client.line() == b'a OK Logged in'
             assert shard.frame()['register'] is expected
-        assert gate.counts['registrations'] == 3
+        assert until(lambda: gate.counts['registrations'] == 3)
 
     def test_settings_apply_live(
         self, start_gate: Callable[..., Gate], start_shard: Callable[..., Shard]
@@ -217,5 +208,5 @@ def test_no_connection_has_a_greenlet(
         client.line()
         client.send(b'a LOGIN alice@chat.example right\r\n')
         assert client.line() == b'a OK Logged in'
-    assert gate.counts['pipes'] == 100
+    assert until(lambda: gate.counts['pipes'] == 100)
     assert greenlets() <= before
