@@ -8,9 +8,9 @@ loop nor other writers wait for a whole huge command.
 from __future__ import annotations
 
 import time
+from array import array
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from itertools import groupby
 from typing import TypeVar
 
 import gevent
@@ -39,9 +39,9 @@ INSERT = f'INSERT INTO messages ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)'
 _INSERT_SAVED = f'INSERT INTO messages ({_COLUMNS}, saved) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)'
 
 # PERF: the oldest messages are spread over all mailboxes.  Removed in order of age, each
-# costs a page of its own (18 us a message); OVERDUE of them by mailbox 8 us, and what is
-# removed together stays a small part of bodies and index.
-OVERDUE = 20_000  # messages planned at a time, 100 bytes each
+# changes a page of its own (18 us a message).  So OVERDUE of them are removed by mailbox
+# and then their bodies in the order in which they lie (7 us).
+OVERDUE = 100_000  # messages planned at a time, 4 bytes each
 OVERDUE_READ = 4000  # rows of the plan read at once, about 3 ms
 PAUSE = 0.0001  # seconds; 0 would be no whole turn of the loop, see commit
 EXPIRE_SLICE = 2000  # messages of one transaction, which lets the loop in between
@@ -359,54 +359,60 @@ class Changes(Room):
         done = 0
         while done < limit:
             wanted = min(limit - done, OVERDUE)
-            keys = self._overdue(before, wanted, larger_than)
-            for start in range(0, len(keys), EXPIRE_SLICE):
-                done += self._submit(self._expiring(keys[start : start + EXPIRE_SLICE]))
-            if len(keys) < wanted:
+            found, overdue = self._overdue(before, wanted, larger_than)
+            for some in _batches(overdue):
+                done += self._submit(self._expiring(some))
+            self._clear()
+            if found < wanted:
                 break
         return done
 
-    def _overdue(self, before: int, limit: int, larger_than: int) -> list[tuple[int, int]]:
-        """Mailbox and UID of the oldest messages, by mailbox; may switch."""
+    def _overdue(
+        self, before: int, limit: int, larger_than: int
+    ) -> tuple[int, dict[int, array[int]]]:
+        """How many and which: the UIDs of the oldest messages by mailbox; may switch."""
         index = (
             f'INDEXED BY by_date_large WHERE size > {INLINE_LIMIT} AND size > {larger_than} AND'
             if larger_than
             else 'INDEXED BY by_date WHERE'
         )
-        keys: list[tuple[int, int]] = []
+        overdue: dict[int, array[int]] = {}
+        found = 0
         last = (-1 << 62, 0, 0)
-        while len(keys) < limit:
-            wanted = min(limit - len(keys), OVERDUE_READ)
+        while found < limit:
+            wanted = min(limit - found, OVERDUE_READ)
             rows = self._read(
                 'SELECT internal_date, mailbox_id, uid FROM messages'
                 f' {index} internal_date < ? AND (internal_date, mailbox_id, uid) > (?, ?, ?)'
                 ' ORDER BY internal_date, mailbox_id, uid LIMIT ?',
                 (before, *last, wanted),
             ).fetchall()
-            keys += [(row[1], row[2]) for row in rows]
+            found += len(rows)
+            for _, mailbox_id, uid in rows:
+                uids = overdue.get(mailbox_id)
+                if uids is None:
+                    uids = overdue[mailbox_id] = array('I')
+                uids.append(uid)
             if len(rows) < wanted:
                 break
             last = rows[-1]
             gevent.sleep(PAUSE)
-        keys.sort()
-        return keys
+        return found, overdue
 
-    def _expiring(self, keys: Sequence[tuple[int, int]]) -> Work[int]:
+    def _expiring(self, batch: Sequence[tuple[int, Sequence[int]]]) -> Work[int]:
         def work(tx: Transaction) -> Generator[None, None, int]:
             bodies: list[tuple[int, int]] = []
-            for mailbox_id, group in groupby(keys, lambda key: key[0]):
-                uids = [uid for _, uid in group]
-                for start in range(0, len(uids), SLICE):
-                    some = uids[start : start + SLICE]
-                    rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, some)
-                    if rows:
-                        self._remove(tx, mailbox_id, rows, release=False)
-                        bodies += [(row[3], row[2]) for row in rows]
-                    yield
-            bodies.sort()
-            for start in range(0, len(bodies), SLICE // 2):
-                self._release(tx, bodies[start : start + SLICE // 2])
+            for mailbox_id, uids in batch:
+                rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
+                if rows:
+                    self._remove(tx, mailbox_id, rows, release=False)
+                    bodies += [(row[3], row[2]) for row in rows]
                 yield
+            spent: list[int] = []
+            for start in range(0, len(bodies), SLICE):
+                self._release(tx, bodies[start : start + SLICE], spent)
+                yield
+            self._spend(tx, spent)
             return len(bodies)
 
         return work
@@ -475,6 +481,21 @@ class Changes(Room):
             (mailbox_id, '[' + ','.join(map(str, uids)) + ']'),
         ).fetchall()
         return rows
+
+
+def _batches(overdue: dict[int, array[int]]) -> Iterator[list[tuple[int, Sequence[int]]]]:
+    """Pieces of at most SLICE UIDs of one mailbox, as many as go into one transaction."""
+    batch: list[tuple[int, Sequence[int]]] = []
+    size = 0
+    for mailbox_id in sorted(overdue):
+        for some in _slices(overdue[mailbox_id]):
+            batch.append((mailbox_id, some))
+            size += len(some)
+            if size >= EXPIRE_SLICE:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
 def _slices(uids: Iterable[int]) -> Iterator[list[int]]:

@@ -9,6 +9,7 @@ before it in its group.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
 from collections import Counter, OrderedDict
@@ -21,7 +22,7 @@ import gevent
 
 from madmail.store import schema
 from madmail.store.blobs import Blobs
-from madmail.store.commit import GroupCommit, Transaction, through
+from madmail.store.commit import GroupCommit, Transaction, Work, through
 from madmail.store.interface import (
     INLINE_LIMIT,
     Body,
@@ -32,6 +33,8 @@ from madmail.store.interface import (
 
 SLICE = 500  # rows a job removes or changes, so that it holds the loop for a few ms
 CHECKPOINT_PAGES = 2000  # WAL pages after which COMMIT, in its thread, also checkpoints
+SPENT = 60  # lists of spent bodies taken together
+CLEAR_SLICE = 3000  # bodies of one transaction, which lets the loop in between
 WAL_LIMIT = 64 * 1024 * 1024  # bytes the WAL file keeps after a checkpoint
 CACHE_KIB = 8 * 1024  # page cache of a connection
 STATEMENTS = 200  # prepared statements a connection keeps
@@ -91,7 +94,10 @@ class Database:
         self._read = self._reader.execute
         self._routes: OrderedDict[str, Route] = OrderedDict()
         # Body ids need only be new within this process: nobody remembers older ones.
-        self._last_body: int = self._one('SELECT coalesce(max(id), 0) FROM bodies')[0]
+        self._last_body: int = self._one(
+            'SELECT max(coalesce((SELECT max(id) FROM bodies), 0),'
+            ' coalesce((SELECT max(highest) FROM spent), 0))'
+        )[0]
         self._account_count: int = self._one('SELECT count(*) FROM accounts')[0]
         self._graves = {row[0] for row in self._read('SELECT mailbox_id FROM graves')}
         self._closing = False
@@ -207,8 +213,13 @@ class Database:
             tx.execute('INSERT INTO shared VALUES (?, ?)', (body_id, refs))
         return body_id
 
-    def _release(self, tx: Transaction, gone: Iterable[tuple[int, int]]) -> None:
-        """Give up one reference for each (body id, size); bodies without any are removed."""
+    def _release(
+        self, tx: Transaction, gone: Iterable[tuple[int, int]], spent: list[int] | None = None
+    ) -> None:
+        """Give up one reference for each (body id, size); bodies without any are removed.
+
+        With `spent` only large ones are; it gets the others.
+        """
         counts = Counter(gone)
         found = tx.execute(
             'SELECT body_id, refs FROM shared WHERE body_id IN (SELECT value FROM json_each(?))',
@@ -218,16 +229,22 @@ class Database:
         kept: list[tuple[int, int]] = []
         last: list[tuple[int]] = []
         large: list[int] = []
+        unshared: list[tuple[int]] = []
         for (body, size), count in counts.items():
             left = shared.get(body, 1) - count
             if left > 0:
                 kept.append((left, body))
                 continue
-            last.append((body,))
+            if body in shared:
+                unshared.append((body,))
             if size > INLINE_LIMIT:
                 large.append(body)
+            elif spent is not None:
+                spent.append(body)
+                continue
+            last.append((body,))
         tx.executemany('UPDATE shared SET refs = ? WHERE body_id = ?', kept)
-        tx.executemany('DELETE FROM shared WHERE body_id = ?', [b for b in last if b[0] in shared])
+        tx.executemany('DELETE FROM shared WHERE body_id = ?', unshared)
         if large:
             rows = tx.execute(
                 'SELECT blob FROM bodies WHERE id IN (SELECT value FROM json_each(?))',
@@ -333,8 +350,34 @@ class Database:
             tx.after.append(lambda: self._graves.discard(grave[0]))
         tx.after.append(lambda: None if self._closing else self._commit.post(self._bury))
 
+    def _spend(self, tx: Transaction, bodies: Sequence[int]) -> None:
+        """Note bodies nobody refers to for `_clear`."""
+        if bodies:
+            tx.execute(
+                'INSERT INTO spent (highest, bodies) VALUES (?, ?)', (max(bodies), _json(bodies))
+            )
+
+    def _clear(self) -> None:
+        """Remove spent bodies in the order of their ids; blocks the greenlet.
+
+        Done twice it does no harm.
+        """
+        while True:
+            rows = self._read('SELECT id, bodies FROM spent ORDER BY id LIMIT ?', (SPENT,))
+            found = rows.fetchall()
+            if not found:
+                return
+            bodies: list[int] = []
+            for _, text in found:
+                bodies += json.loads(text)
+            bodies.sort()
+            for start in range(0, len(bodies), CLEAR_SLICE):
+                self._submit(_clearing(bodies[start : start + CLEAR_SLICE]))
+            self._submit(_forgetting(found[-1][0]))
+
     def _sweep(self, leftovers: Sequence[Path]) -> None:
-        """Remove files a crash left behind: its spool, and blobs nobody refers to."""
+        """Remove what a crash left behind: its spool, spent bodies, blobs nobody refers to."""
+        self._clear()
         threads = gevent.get_hub().threadpool
         threads.apply(_unlink, (leftovers,))
         for directory in threads.apply(self.blobs.directories):
@@ -350,6 +393,22 @@ class Database:
                 if orphans:
                     threads.apply(self.blobs.remove, (orphans,))
         self._adopting = None
+
+
+def _clearing(bodies: Sequence[int]) -> Work[None]:
+    def work(tx: Transaction) -> Generator[None, None, None]:
+        for start in range(0, len(bodies), SLICE // 2):
+            tx.executemany(
+                'DELETE FROM bodies WHERE id BETWEEN ? AND ?',
+                list(ranges(bodies[start : start + SLICE // 2])),
+            )
+            yield
+
+    return work
+
+
+def _forgetting(last: int) -> Work[object]:
+    return lambda tx: tx.execute('DELETE FROM spent WHERE id <= ?', (last,))
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -20,6 +20,9 @@ Notes on the shard's tables:
   modseq up to which it has forgotten.
 - `graves` names mailboxes that are gone but whose messages are still being
   removed in slices.
+- `spent` lists small bodies that nobody refers to any more and that expiry is
+  about to remove, as JSON; `highest` is the highest of them, for no body may get
+  its id before.
 - Flag 32 (`TOUCHED`) marks messages that were changed after they came, and only
   those are in an index by modseq.  The others are in order of modseq by their
   UIDs already.  PERF: a full index costs a lone delivery 10 % more CPU.
@@ -120,6 +123,12 @@ SHARD: Sequence[Migration] = (
     (
         'ALTER TABLE messages ADD COLUMN saved INTEGER NOT NULL DEFAULT 0',
         "INSERT INTO meta VALUES ('salt_high', random()), ('salt_low', random())",
+    ),
+    (
+        """CREATE TABLE spent (
+            id INTEGER PRIMARY KEY,
+            highest INTEGER NOT NULL,
+            bodies TEXT NOT NULL)""",
     ),
 )
 
