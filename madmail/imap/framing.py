@@ -4,7 +4,7 @@ A command ends with its line, unless the line ends in a literal marker: then
 the announced octets and a further line follow (RFC 3501 4.3, RFC 7888, RFC
 3516).  The framer takes whole lines and small literals off the front of the
 caller's buffer and keeps them until the command is complete.  The message
-literal of APPEND is the exception: it is announced and left to the caller, so
+literal of APPEND or REPLACE is the exception: it is announced and left to the caller, so
 that a large message is never held here.
 
 Bounds: a command's lines and literals together stay within `limit` octets.
@@ -27,7 +27,7 @@ _PIECE_COST = 64  # octets charged for each piece kept, so that empty literals c
 
 # RFC 7888: {n} waits for a continuation, {n+} does not; RFC 3516: ~{n} is a literal8
 _MARKER = re.compile(rb'(~?)\{([0-9]+)(\+?)\}\Z')
-_APPEND = re.compile(rb'[^\x00-\x20]+ +APPEND +', re.IGNORECASE)
+_APPEND = re.compile(rb'[^\x00-\x20]+ +(?:APPEND|(?:UID +)?REPLACE +[0-9*]+) +', re.IGNORECASE)
 _TAG = re.compile(rb'[^\x00-\x20(){%*"\\\x7f-\xff+]{1,64}(?= |\Z)')
 
 

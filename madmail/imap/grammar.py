@@ -12,10 +12,16 @@ import re
 from base64 import b64decode
 from collections.abc import Callable
 
-from madmail.imap import grammar_fetch, grammar_mailbox, grammar_metadata, grammar_search
+from madmail.imap import (
+    grammar_append,
+    grammar_fetch,
+    grammar_mailbox,
+    grammar_metadata,
+    grammar_notify,
+    grammar_search,
+)
 from madmail.imap.syntax import (
     Append,
-    AppendNext,
     Arguments,
     Authenticate,
     Bad,
@@ -65,25 +71,20 @@ def parse(frame: Frame, *, utf8: bool = False) -> Command:
         raise
 
 
-def parse_append(frame: Frame, *, utf8: bool = False) -> Command:
-    """The frame of a first `AppendStart`: everything before the message literal."""
+def parse_append(frame: Frame, *, utf8: bool = False) -> tuple[Command, grammar_append.Messages]:
+    """The frame of a first `AppendStart`, and what reads the text behind the literal."""
     head = _HEAD.match(frame.line)
     if head is None:
         raise _headless(frame.line)
     try:
         reader = Reader(frame, head.end(), utf8)
-        reader.space()
-        mailbox = reader.mailbox()
-        flags, date = grammar_mailbox.append_options(reader)
-        return Command(head[1], 'APPEND', False, Append(mailbox, flags, date))
+        name = head[3].decode('ascii').upper()
+        messages = grammar_append.Messages(single=name == 'REPLACE')
+        arguments = messages.first(reader, last=False)
+        return Command(head[1], name, head[2] is not None, arguments), messages
     except Bad as bad:
         bad.tag = head[1]
         raise
-
-
-def parse_append_next(frame: Frame) -> AppendNext:
-    """The frame of a further `AppendStart` (RFC 3502); the tag of Bad stays b'*'."""
-    return AppendNext(*grammar_mailbox.append_options(Reader(frame)))
 
 
 def _headless(line: bytes) -> Bad:
@@ -101,9 +102,13 @@ def _nothing(reader: Reader) -> None:
     return None
 
 
-def _append(reader: Reader) -> Arguments:
-    reader.space()
-    raise Bad('APPEND needs a message literal')
+def _append(reader: Reader) -> Append:
+    """Without a message literal: CATENATE of nothing but URLs."""
+    return grammar_append.Messages(single=False).first(reader, last=True)
+
+
+def _replace(reader: Reader) -> Append:
+    return grammar_append.Messages(single=True).first(reader, last=True)
 
 
 def _login(reader: Reader) -> Login:
@@ -189,17 +194,22 @@ _COMMANDS: dict[str, Callable[[Reader], Arguments]] = {
     'EXPUNGE': _nothing,
     'IDLE': _nothing,
     'NAMESPACE': _nothing,
+    'NOTIFY': grammar_notify.notify,
     'LOGIN': _login,
     'AUTHENTICATE': _authenticate,
     'ID': _id,
     'ENABLE': _enable,
     'COMPRESS': _compress,
     'APPEND': _append,
+    'REPLACE': _replace,
     'COPY': _copy,
     'MOVE': _copy,
     'FETCH': grammar_fetch.fetch,
     'STORE': grammar_fetch.store,
     'SEARCH': grammar_search.search,
+    'SORT': grammar_search.sort,
+    'THREAD': grammar_search.thread,
+    'CANCELUPDATE': grammar_search.cancel_update,
     'SELECT': grammar_mailbox.select,
     'EXAMINE': grammar_mailbox.select,
     'CREATE': grammar_mailbox.create,
@@ -217,9 +227,12 @@ _COMMANDS: dict[str, Callable[[Reader], Arguments]] = {
     'SETQUOTA': grammar_metadata.set_quota,
 }
 _WITH_UID: dict[str, Callable[[Reader], Arguments]] = {
+    'REPLACE': _replace,
     'FETCH': grammar_fetch.uid_fetch,
     'STORE': grammar_fetch.store,
     'SEARCH': grammar_search.search,
+    'SORT': grammar_search.sort,
+    'THREAD': grammar_search.thread,
     'COPY': _copy,
     'MOVE': _copy,
     'EXPUNGE': _uid_expunge,

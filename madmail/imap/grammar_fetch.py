@@ -10,6 +10,7 @@ from madmail.imap.syntax import (
     Bad,
     Fetch,
     FetchItem,
+    Frame,
     Section,
     Store,
 )
@@ -131,6 +132,12 @@ def _items(reader: Reader, uid: bool) -> _Items:
     )
 
 
+def fetch_items(reader: Reader) -> tuple[tuple[FetchItem, ...], bool]:
+    """The list in parentheses of NOTIFY (RFC 5465 5.1), and whether it needs octets."""
+    items = _items(reader, uid=False)
+    return items.items, items.needs_body
+
+
 def _item(reader: Reader) -> FetchItem:
     word = _ITEM.match(reader.line, reader.position)
     if word is None:
@@ -150,6 +157,13 @@ def _item(reader: Reader) -> FetchItem:
 
 def _body(reader: Reader, peek: bool) -> FetchItem:
     """BODY[section]<partial>; the response echoes it without PEEK and length."""
+    section, spelled = _whole_section(reader)
+    partial, origin = _partial(reader)
+    return FetchItem('SECTION', b'BODY[%s]%s' % (spelled, origin), section, peek, partial)
+
+
+def _whole_section(reader: Reader) -> tuple[Section, bytes]:
+    """Behind `[` up to and with `]`: the section and its spelling."""
     part, text, spelled = _section(reader)
     fields: tuple[bytes, ...] = ()
     if text.startswith('HEADER.FIELDS'):
@@ -158,10 +172,16 @@ def _body(reader: Reader, peek: bool) -> FetchItem:
         spelled += b' (%s)' % b' '.join(map(_spell, names))
         fields = tuple(name.lower() for name in names)
     reader.expect(b']')
-    partial, origin = _partial(reader)
-    return FetchItem(
-        'SECTION', b'BODY[%s]%s' % (spelled, origin), Section(part, text, fields), peek, partial
-    )
+    return Section(part, text, fields), spelled
+
+
+def section_text(octets: bytes) -> Section:
+    """A section as it stands outside of brackets, in a URL (RFC 5092 11)."""
+    reader = Reader(Frame(b'[%s]' % octets))
+    section, _ = _whole_section(reader)
+    if reader.peek() >= 0:
+        raise Bad('Invalid section')
+    return section
 
 
 def _binary(reader: Reader, name: str) -> FetchItem:

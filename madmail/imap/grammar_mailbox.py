@@ -16,7 +16,7 @@ from madmail.imap.syntax import (
     Select,
     Status,
 )
-from madmail.imap.tokens import ATOM, Reader
+from madmail.imap.tokens import Reader
 
 MAX_PATTERNS = 32
 SPECIAL_USES = {
@@ -215,7 +215,7 @@ def _status_items(reader: Reader) -> tuple[str, ...]:
 
 
 def append_options(reader: Reader) -> tuple[Flags, int | None]:
-    """What stands between mailbox and message literal: SP [flags SP] [date SP]."""
+    """What stands between mailbox and message: SP [flags SP] [date SP]."""
     flags = Flags()
     date = None
     reader.space()
@@ -225,7 +225,4 @@ def append_options(reader: Reader) -> tuple[Flags, int | None]:
     if reader.peek() == 0x22:
         date = reader.date_time()
         reader.space()
-    if reader.peek() >= 0:
-        found = ATOM.match(reader.line, reader.position)
-        raise Bad('Unknown APPEND option' if found else 'Invalid APPEND option')
     return flags, date

@@ -58,13 +58,18 @@ def quoted(value: bytes | str) -> bytes:
     return b'"%s"' % octets
 
 
+def quotable(value: bytes) -> bool:
+    """Whether a quoted string can hold this for every client."""
+    return len(value) <= _QUOTED_MAX and _QUOTABLE.match(value) is not None
+
+
 def literal(value: bytes) -> bytes:
     return b'{%d}\r\n%s' % (len(value), value)
 
 
 def string(value: bytes) -> bytes:
     """Quoted where that is allowed, else a literal."""
-    if len(value) <= _QUOTED_MAX and _QUOTABLE.match(value):
+    if quotable(value):
         return quoted(value)
     # RFC 3501 9: a literal is CHAR8, which excludes NUL
     return literal(value.replace(b'\0', b'?') if b'\0' in value else value)
@@ -161,6 +166,12 @@ def copy_uid(uid_validity: int, pairs: Sequence[tuple[int, int]]) -> bytes:
     return b'COPYUID %d %s %s' % (uid_validity, source, target)
 
 
+def in_progress(tag: bytes, done: int, goal: int) -> bytes:
+    """Response code (RFC 9585 4); `done` is below `goal`."""
+    goal = max(goal, 1)
+    return b'INPROGRESS (%s %d %d)' % (string(tag), min(done, goal - 1), goal)
+
+
 # -- server and mailbox data
 
 
@@ -221,9 +232,13 @@ def list_(
     *,
     utf8: bool = False,
     child_info: Iterable[str] = (),
+    old_name: str = '',
     verb: bytes = b'LIST',
 ) -> bytes:
-    """LIST or LSUB; `child_info` is CHILDINFO (RFC 5258 4), for clients that asked."""
+    """LIST or LSUB; `child_info` is CHILDINFO (RFC 5258 4), for clients that asked.
+
+    `old_name` is OLDNAME (RFC 5465 5.4, RFC 9051 6.3.9.7).
+    """
     line = b'* %s (%s) "%s" %s' % (
         verb,
         ' '.join(attributes).encode(),
@@ -233,6 +248,8 @@ def list_(
     inferiors = [quoted(word) for word in child_info]
     if inferiors:
         line += b' ("CHILDINFO" (%s))' % b' '.join(inferiors)
+    elif old_name:
+        line += b' ("OLDNAME" (%s))' % mailbox(old_name, utf8)
     return line + b'\r\n'
 
 
@@ -288,6 +305,11 @@ def metadata(name: str, values: Sequence[tuple[str, bytes | None]], utf8: bool =
         return b''
     words = [b'%s %s' % (_entry(entry), _metadata_value(value)) for entry, value in values]
     return b'* METADATA %s (%s)\r\n' % (mailbox(name, utf8), b' '.join(words))
+
+
+def metadata_names(name: str, entries: Iterable[str], utf8: bool = False) -> bytes:
+    """METADATA without values: these entries have changed (RFC 5464 4.4.2)."""
+    return b'* METADATA %s %s\r\n' % (mailbox(name, utf8), b' '.join(map(_entry, entries)))
 
 
 def _entry(entry: str) -> bytes:

@@ -16,8 +16,7 @@ Entry points:
         .line(buffer: bytearray) -> bytes | TooLong | None    DONE, SASL answers
         .abandon() -> None                        forget the command begun
     grammar.parse(frame, *, utf8=False) -> Command
-    grammar.parse_append(frame, *, utf8=False) -> Command     arguments: Append
-    grammar.parse_append_next(frame) -> AppendNext
+    grammar.parse_append(frame, *, utf8=False) -> (Command, Messages)     arguments: Append
     mailbox_name.decode(bytes, *, utf8=False) -> str      raises Bad
     mailbox_name.encode(str, *, utf8=False) -> bytes      modified UTF-7, not quoted
     mailbox_name.Pattern(reference, patterns).matches(name) -> bool
@@ -78,10 +77,10 @@ class Continue(NamedTuple):
 
 
 class AppendStart(NamedTuple):
-    """An APPEND line up to, without, a message literal of `size` octets.
+    """An APPEND or REPLACE line up to, without, a message literal of `size` octets.
 
     `first` frames begin with tag and command (`grammar.parse_append`), later
-    ones of a MULTIAPPEND hold only the options (`grammar.parse_append_next`).
+    ones hold the text between two literals (`grammar_append.Messages.more`).
     The session writes the continuation if `synchronizing`, takes exactly
     `size` octets from the input itself, then calls the framer again.  To
     refuse a synchronizing literal it answers and calls `Framer.abandon()`.
@@ -95,9 +94,9 @@ class AppendStart(NamedTuple):
 
 
 class AppendEnd(NamedTuple):
-    """The line end behind the last message literal of an APPEND.
+    """The line end behind the last message literal of an APPEND or REPLACE.
 
-    `trailing` holds octets that should not be there; not empty means BAD.
+    `trailing` is the text before it, for `grammar_append.Messages.end`.
     """
 
     trailing: bytes = b''
@@ -308,19 +307,41 @@ class Status(NamedTuple):
     items: tuple[str, ...]
 
 
+class Begin(NamedTuple):
+    """A message begins; `date` None = now."""
+
+    flags: Flags
+    date: int | None
+
+
+class Octets(NamedTuple):
+    """The literal that comes next.
+
+    `kind` is message (a whole one), utf8 (the same, RFC 6855), text or url
+    (of CATENATE).
+    """
+
+    kind: str
+
+
+class Url(NamedTuple):
+    """Octets of a message that is stored (RFC 4469)."""
+
+    url: bytes
+
+
+Step = Begin | Octets | Url
+
+
 class Append(NamedTuple):
-    """The first message of an APPEND; `date` None = now."""
+    """APPEND, REPLACE up to the first message literal, or whole if it has none.
+
+    `replaced` is the message number or UID of REPLACE, 0 for `*`.
+    """
 
     mailbox: str
-    flags: Flags
-    date: int | None
-
-
-class AppendNext(NamedTuple):
-    """A further message of an APPEND (RFC 3502)."""
-
-    flags: Flags
-    date: int | None
+    steps: tuple[Step, ...]
+    replaced: int | None = None
 
 
 class Fetch(NamedTuple):
@@ -373,6 +394,26 @@ class SetMetadata(NamedTuple):
     values: tuple[tuple[str, bytes | None], ...]  # None removes
 
 
+class EventGroup(NamedTuple):
+    """RFC 5465 8: mailboxes, and the events wanted of them, both in upper case.
+
+    `items` is what is to be fetched of new messages in the selected mailbox.
+    """
+
+    mailboxes: str  # SELECTED SELECTED-DELAYED INBOXES PERSONAL SUBSCRIBED SUBTREE MAILBOXES
+    names: tuple[str, ...]  # for the last two
+    events: frozenset[str]
+    items: tuple[FetchItem, ...] = ()
+    needs_body: bool = False
+
+
+class Notify(NamedTuple):
+    """`groups` () is NOTIFY NONE; `status`: STATUS responses at once."""
+
+    groups: tuple[EventGroup, ...]
+    status: bool = False
+
+
 class GetQuota(NamedTuple):
     root: str
 
@@ -383,10 +424,38 @@ class SetQuota(NamedTuple):
 
 
 class Search(NamedTuple):
-    """`returns` is None for the plain form, () for RETURN () which means ALL."""
+    """`returns` is None for the plain form, () for RETURN () which means ALL.
+
+    `partial` is the range of PARTIAL (RFC 5267 4.4, RFC 9394): (first, last) counted
+    from 1, or from the end as negative numbers, (-1, -100).
+    """
 
     key: SearchKey
-    returns: tuple[str, ...] | None = None  # MIN MAX ALL COUNT SAVE
+    returns: tuple[str, ...] | None = None  # MIN MAX ALL COUNT SAVE PARTIAL UPDATE CONTEXT
+    partial: tuple[int, int] | None = None
+
+
+class Criterion(NamedTuple):
+    """ARRIVAL CC DATE FROM SIZE SUBJECT TO DISPLAYFROM DISPLAYTO (RFC 5256, RFC 5957)"""
+
+    name: str
+    reverse: bool
+
+
+class Sort(NamedTuple):
+    """SORT: a search with an order."""
+
+    search: Search
+    criteria: tuple[Criterion, ...]
+
+
+class Thread(NamedTuple):
+    algorithm: str  # ORDEREDSUBJECT REFERENCES REFS
+    key: SearchKey
+
+
+class CancelUpdate(NamedTuple):
+    tags: tuple[bytes, ...]
 
 
 # -- search keys (RFC 3501 6.4.4) --------------------------------------------
@@ -527,9 +596,13 @@ Arguments = (
     | Expunge
     | GetMetadata
     | SetMetadata
+    | Notify
     | GetQuota
     | SetQuota
     | Search
+    | Sort
+    | Thread
+    | CancelUpdate
     | None
 )
 

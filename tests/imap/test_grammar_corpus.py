@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,6 +31,7 @@ def outcomes(pieces: Iterator[bytes]) -> list[str]:
     buffer = bytearray()
     lines: list[str] = []
     message = -1
+    messages: Any = None
     for piece in pieces:
         buffer += piece
         while True:
@@ -50,10 +52,16 @@ def outcomes(pieces: Iterator[bytes]) -> list[str]:
                 elif isinstance(outcome, AppendStart):
                     message = outcome.size
                     kind = ('+' if outcome.synchronizing else '') + '~' * outcome.binary
-                    parse = grammar.parse_append if outcome.first else grammar.parse_append_next
-                    lines.append(f'append {kind} {parse(outcome.frame)!r}')
+                    parsed: Any = 'refused before'
+                    if outcome.first:
+                        messages = None
+                        parsed, messages = grammar.parse_append(outcome.frame)
+                    elif messages is not None:
+                        parsed = messages.more(outcome.frame)
+                    lines.append(f'append {kind} {parsed!r}')
                 elif isinstance(outcome, AppendEnd):
-                    lines.append(f'append end {outcome.trailing!r}')
+                    ended = messages.end(outcome.trailing) if messages else outcome.trailing
+                    lines.append(f'append end {ended!r}')
                 elif isinstance(outcome, TooLong):
                     lines.append(f'too long {outcome.tag!r}{" hopeless" * outcome.hopeless}')
                 # Sets have no order of their own.

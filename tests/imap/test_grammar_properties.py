@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from madmail.imap import grammar, responses
 from madmail.imap.framing import Framer
+from madmail.imap.grammar_append import Messages
 from madmail.imap.syntax import (
     AppendStart,
     Bad,
@@ -34,6 +35,11 @@ WORDS = [
     'SELECT',
     'LIST',
     'APPEND',
+    'REPLACE',
+    'CATENATE',
+    'TEXT',
+    'URL',
+    'UTF8',
     'STATUS',
     'CREATE',
     'LOGIN',
@@ -113,8 +119,14 @@ def test_a_command_parses_or_is_bad(line: bytes, literals: list[bytes], utf8: bo
             assert answer.isascii()
             assert answer.endswith(b'\r\n')
             assert answer.count(b'\n') == 1
+    messages = Messages(single=utf8)
+    for _ in range(3):
+        try:
+            messages.more(frame)
+        except Bad:
+            break
     try:
-        grammar.parse_append_next(frame)
+        messages.end(line)
     except Bad:
         pass
 
