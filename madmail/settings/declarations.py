@@ -70,6 +70,7 @@ SECTIONS: dict[str, str] = {
     'policy': 'What mail passes',
     'accounts': 'Accounts',
     'limits': 'Limits; 0 means no limit',
+    'federation': 'Exchange of mail with other relays',
     'queue': 'Mail to other relays',
     'relay': 'What clients are told about the relay',
 }
@@ -173,7 +174,7 @@ declare(
     'processes.web',
     CountOrAuto(1, 32),
     'auto',
-    'Web workers. auto: one a core, at most 4.',
+    'Web workers. auto: one; above two cores one for every two, at most 4.',
     applies=RELOAD,
 )
 
@@ -343,6 +344,21 @@ declare(
     unit='octets',
 )
 declare(
+    'limits.max_federation_size',
+    Size(),
+    70 * 1024**2,
+    'Largest message another relay may deliver over HTTP; limits.max_message_size holds as well.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'limits.federation_per_minute_per_ip',
+    Integer(),
+    6000,
+    'Deliveries over HTTP from one IP address a minute, and as many at once; for each web worker.',
+    applies=LIVE,
+)
+declare(
     'limits.max_recipients',
     Integer(),
     1000,
@@ -403,6 +419,23 @@ declare(
     'Longest command of a logged-in client, small literals included.',
     applies=LIVE,
     unit='octets',
+)
+
+declare(
+    'federation.enabled',
+    Boolean(),
+    True,
+    'Exchange mail with other relays at all, in both directions. Mail between accounts of this '
+    'relay is not touched by it.',
+    applies=LIVE,
+)
+declare(
+    'federation.policy',
+    Choice('accept', 'reject'),
+    'accept',
+    'accept exchanges mail with every domain but those that have a rule; reject only with those '
+    'that have one.',
+    applies=LIVE,
 )
 
 declare(

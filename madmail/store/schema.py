@@ -141,6 +141,21 @@ CONTROL: Sequence[Migration] = (
             reason TEXT NOT NULL,
             since INTEGER NOT NULL) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE federation_rules (
+            domain TEXT PRIMARY KEY,
+            since INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE federation_dismissed (
+            domain TEXT PRIMARY KEY,
+            since INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE endpoints (
+            domain TEXT PRIMARY KEY,
+            target TEXT NOT NULL,
+            verify INTEGER,
+            comment TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            updated INTEGER NOT NULL) WITHOUT ROWID""",
+    ),
 )
 
 
