@@ -11,6 +11,7 @@ canonical and without tag, any other with its domain canonical.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from madmail.account import names
 from madmail.account.address import canonical, canonical_domain, is_local
@@ -18,6 +19,9 @@ from madmail.account.rates import Gcra
 from madmail.settings import Settings
 from madmail.smtp.grammar import Path
 from madmail.smtp.reply import Fault, Reply
+
+if TYPE_CHECKING:
+    from madmail.delivery.federation import Federation
 
 RECIPIENTS_LIMIT = 10_000  # a transaction, even where limits.max_recipients is 0
 SECUREJOIN_RECIPIENTS = 5  # one contact with as many relays as the client allows
@@ -39,9 +43,13 @@ SECUREJOIN_RATE = Reply(450, '4.7.1', 'Too many Secure-Join requests', 'rate', F
 class Policy:
     """The rules of one shard, with the rates of the accounts that are active in it."""
 
-    def __init__(self, domain: str, settings: Settings) -> None:
+    def __init__(
+        self, domain: str, settings: Settings, federation: Federation | None = None
+    ) -> None:
+        """Without `federation` mail is exchanged with every domain."""
         self.domain = domain
         self._settings = settings
+        self._federation = federation
         self._sending = Gcra(0, 0)
         self._securejoin = Gcra(0, 0)
 
@@ -75,6 +83,31 @@ class Policy:
     def inbound_recipient(self, recipient: str) -> Reply | None:
         """Without login, mail is taken only for this relay (any name of it, known or not)."""
         return None if self.local(recipient) else RELAY_DENIED
+
+    def inbound_sender(self, path: Path | None) -> Reply | None:
+        """Whether mail from elsewhere may have this reverse-path; asked at MAIL."""
+        if self._federation is None:
+            return None
+        return self._federation.inbound(path.domain if path is not None else '')
+
+    def inbound_author(self, address: str) -> Reply | None:
+        """Whether mail from elsewhere may have this From; asked when it is known.
+
+        The reverse-path may be null or anything; what the reader sees counts too.
+        """
+        if self._federation is None:
+            return None
+        return self._federation.inbound(address.rpartition('@')[2])
+
+    def outbound_recipient(self, recipient: str) -> Reply | None:
+        """Whether mail to a spelled recipient may leave."""
+        if self._federation is None or self.local(recipient):
+            return None
+        return self._federation.outbound(recipient.rpartition('@')[2])
+
+    def dismissed(self, domain: str) -> bool:
+        """Whether mail to another domain is thrown away without a word."""
+        return self._federation is not None and self._federation.dismissed(domain)
 
     def inbound_plaintext(self, tls: bool) -> Reply | None:
         return NEEDS_TLS if not tls and self._settings['policy.inbound_require_tls'] else None

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import gevent
 
@@ -31,6 +31,10 @@ from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body, OutboxEntry, Outcome, Store, StoreFull
 from madmail.store.spool import MemoryBody
 
+if TYPE_CHECKING:
+    from madmail.delivery.federation import Federation
+
+ID_LENGTH = 14  # octets of a message's id; with the shard's index it is a delivery id
 ELSEWHERE_TIME = 5.0  # seconds for other shards, retries included
 FIRST_PAUSE = 0.05  # seconds before the second attempt, doubled each time
 HEADERS_LIMIT = 64 * 1024  # octets of a header block, as inspection allows
@@ -83,11 +87,12 @@ class Router:
         shard_of: Callable[[str], int],
         settings: Settings,
         domain: str,
+        federation: Federation | None = None,
         announce: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`announce` is called when the outbox has something new."""
-        self.policy = Policy(domain, settings)
+        self.policy = Policy(domain, settings, federation)
         self._store = store
         self._elsewhere = deliver_elsewhere
         self._own = own_shard
@@ -99,6 +104,8 @@ class Router:
     def submit(self, sender: str, recipients: Sequence[str], body: Body) -> Reply:
         """Mail of a local account to anywhere; recipients as `Policy.recipient` spells them."""
         split = self._split(recipients)
+        for domain in [domain for domain in split.remote if self.policy.dismissed(domain)]:
+            del split.remote[domain]
         try:
             fate = self._distribute(sender, split, body)
         except StoreFull:
@@ -108,8 +115,14 @@ class Router:
             self._bounce(sender, failed, body)
         return QUEUED
 
-    def receive(self, recipients: Sequence[str], body: Body) -> Reply:
+    def receive(
+        self, recipients: Sequence[str], body: Body, message_id: bytes | None = None
+    ) -> Reply:
         """Mail from elsewhere to local accounts.
+
+        With a `message_id` of ID_LENGTH octets, the same message for the same
+        recipients may be given to any shard of the relay once more, within a
+        day, and is stored once.
 
         Unknown names are answered like known ones.  A full mailbox is
         admitted only when nobody could be served, because a sender that is
@@ -122,7 +135,7 @@ class Router:
         try:
             # No reverse-path is kept: whoever wrote it has proved nothing, and
             # a late failure must not make us send mail to it.
-            fate = self._distribute('', split, body)
+            fate = self._distribute('', split, body, message_id)
         except StoreFull:
             return TROUBLE
         if not fate.stored and any(outcome is Outcome.OVER_QUOTA for _, outcome in fate.failed):
@@ -144,10 +157,13 @@ class Router:
                 split.nowhere.append(recipient)
         return split
 
-    def _distribute(self, sender: str, split: Split, body: Body) -> Fate:
+    def _distribute(
+        self, sender: str, split: Split, body: Body, message_id: bytes | None = None
+    ) -> Fate:
         """Raises StoreFull; parts that other shards have taken by then stay with them."""
         now = int(self._clock())
-        base = os.urandom(14)  # with the shard's index: ids differ even in a shared database
+        # With the shard's index: ids differ even in a shared database.
+        base = message_id or os.urandom(ID_LENGTH)
         outbox = [
             OutboxEntry(0, sender, domain, tuple(names), now, next_try=now)
             for domain, names in split.remote.items()

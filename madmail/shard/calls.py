@@ -26,6 +26,7 @@ from gevent.event import AsyncResult
 from madmail.bus.frame import Unframer, pack, receive, send
 from madmail.shard.address import connect, shard_name
 from madmail.shard.wire import Wire
+from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body, Outcome
 from madmail.store.spool import FileBody, MemoryBody
 
@@ -160,6 +161,22 @@ class ShardClients:
         except CallRefused as refused:
             raise ShardUnavailable(refused.word) from None
         return [Outcome(word) for word in result]
+
+    def receive(
+        self, shard: int, body: Body, recipients: Sequence[str], message_id: bytes
+    ) -> Reply:
+        """Mail from elsewhere to local accounts of any shard, by way of `shard`.
+
+        Raises ShardUnavailable; may be repeated, at another shard too, with
+        the same `message_id` (see Router.receive).
+        """
+        try:
+            code, enhanced, text, cause, fault = self.clients[shard].call(
+                'receive', recipients=list(recipients), message_id=message_id, **body_fields(body)
+            )
+        except CallRefused as refused:
+            raise ShardUnavailable(refused.word) from None
+        return Reply(code, enhanced, text, cause, Fault(fault))
 
 
 class CallServer:

@@ -30,6 +30,7 @@ class ShardMethods:
         self._shard = shard
         self._methods: dict[str, Callable[..., Any]] = {
             'deliver': self.deliver,
+            'receive': self.receive,
             'account_list': self.account_list,
             'account_info': self.account_info,
             'account_create': self.account_create,
@@ -66,6 +67,19 @@ class ShardMethods:
     def deliver(self, addresses: list[str], delivery_id: bytes, **body: Any) -> list[str]:
         outcomes = self._shard.store.deliver(body_from(body), addresses, delivery_id=delivery_id)
         return [outcome.value for outcome in outcomes]
+
+    def receive(self, recipients: list[str], message_id: bytes, **body: Any) -> list[Any]:
+        """Mail from elsewhere, judged already, to accounts of all shards; a Reply's fields.
+
+        May be repeated at any shard, see Router.receive.
+        """
+        message = body_from(body)
+        if message is None:
+            raise CallRefused('bad-request')
+        code, enhanced, text, cause, fault = self._shard.router.receive(
+            recipients, message, message_id
+        )
+        return [code, enhanced, text, cause, fault.value]
 
     # -- accounts
 

@@ -21,6 +21,7 @@ from madmail.account.address import mail_domain
 from madmail.account.placement import shard_of
 from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
+from madmail.delivery.federation import Federation
 from madmail.delivery.router import Router
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
@@ -32,7 +33,7 @@ from madmail.shard.reception import Reception
 from madmail.shard.sessions import Sessions
 from madmail.shard.wire import READ, Wire
 from madmail.smtp.session import SmtpSession
-from madmail.store.control import Blocklist
+from madmail.store.control import Blocklist, LiveSettings
 from madmail.store.interface import AccountGone, Event, Store
 from madmail.store.spool import Spool
 from madmail.store.sqlite import open_store
@@ -69,6 +70,7 @@ class Shard:
             inherited = list(inheritance.receive())
         get_hub().threadpool.maxsize = THREADS
         settings = self.settings
+        live = LiveSettings(self.context.state_dir, settings)
         trim = settings['limits.quota_trim_percent'] / 100
         self.store: Store = open_store(
             self.directory,
@@ -82,6 +84,7 @@ class Shard:
         )
         self.boxes = OpenMailboxes(self.store)
         self.clients = ShardClients(self.context.state_dir, self.context.shards)
+        federation = Federation(self.context.state_dir, settings, self.domain)
         self.router = Router(
             self.store,
             self.clients.deliver,
@@ -89,11 +92,15 @@ class Shard:
             shard_of=lambda address: shard_of(address, self.context.shards),
             settings=settings,
             domain=self.domain,
+            federation=federation,
             announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
         )
         self.store.observer = self._observe
         self.methods = ShardMethods(self)
-        self.context.bus.subscribe('blocklist', lambda data: self.blocklist.reload())
+        subscribe = self.context.bus.subscribe
+        subscribe('blocklist', lambda data: self.blocklist.reload())
+        subscribe('federation', lambda data: federation.reload())
+        subscribe('settings', lambda data: live.reload())
         for state, stream in inherited:
             self._adopt(state, stream)
         self.sessions.start()

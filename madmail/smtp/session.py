@@ -373,6 +373,8 @@ class SmtpSession:
         router = self.shard.router
         recipients = list(transaction.recipients)
         account = self.dialogue.account
+        if not account and (refusal := router.policy.inbound_author(verdict.from_address)):
+            return refusal
         if account and verdict.kind == 'securejoin':
             refusal = router.policy.securejoin(account, recipients, time.monotonic())
             if refusal is not None:

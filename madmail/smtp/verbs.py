@@ -113,6 +113,8 @@ class Dialogue:
         if refusal := policy.size(said.size):
             return refusal
         if not self.account:
+            if refusal := policy.inbound_sender(said.path):
+                return refusal
             sender = said.path.address if said.path else ''
             self.transaction = Transaction(sender, said.utf8)
             return SENDER_OK
@@ -135,7 +137,11 @@ class Dialogue:
             return transaction.refusal
         policy = self.policy
         recipient = policy.recipient(path)
-        if not self.account and (refusal := policy.inbound_recipient(recipient)):
+        if self.account:
+            refusal = policy.outbound_recipient(recipient)
+        else:
+            refusal = policy.inbound_recipient(recipient)
+        if refusal is not None:
             return refusal
         if recipient not in transaction.recipients:
             if refusal := policy.one_more(len(transaction.recipients)):

@@ -39,8 +39,9 @@ class Delivering(Mailboxes):
         One outcome an address; an address named twice gets one copy.  A `delivery_id`
         (16 random octets) that was seen within the last day changes nothing and gives
         the outcomes of the first time, so a caller that lost the answer may ask again;
-        it must then name the same addresses (ValueError).  Without a body only such a
-        repetition is possible (ValueError).  Raises StoreFull.
+        it must then name the same addresses (ValueError).  Only when nothing was stored
+        and a mailbox was full, it is tried anew.  Without a body only a repetition is
+        possible (ValueError).  Raises StoreFull.
         """
         data = blob = None
         size = 0
@@ -117,10 +118,12 @@ class Delivering(Mailboxes):
             tx.events.append(Appended(route.inbox_id, (uid,), modseq))
             yield
         outcomes = [found[address] for address in addresses]
-        tx.execute(
-            'INSERT INTO delivered VALUES (?, ?, ?)',
-            (day, delivery_id, ''.join([_LETTER[outcome] for outcome in outcomes])),
-        )
+        # Nothing stored because mailboxes are full: who asks again may find room.
+        if refs or Outcome.OVER_QUOTA not in outcomes:
+            tx.execute(
+                'INSERT INTO delivered VALUES (?, ?, ?)',
+                (day, delivery_id, ''.join([_LETTER[outcome] for outcome in outcomes])),
+            )
         return outcomes
 
     def _delivered(self, delivery_id: bytes) -> bool:
