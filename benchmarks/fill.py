@@ -34,8 +34,12 @@ def fill(
     first_date: int,
     last_date: int,
     flags: int = 0,
+    run_length: int = 1 << 30,
 ) -> None:
-    """`each` messages into every one of the mailboxes `boxes` (ids), arriving by turns."""
+    """`each` messages into every one of the mailboxes `boxes` (ids), arriving by turns.
+
+    After `run_length` messages each, a UID is left out, as if one had been deleted.
+    """
     count = each * len(boxes)
     connection = sqlite3.connect(directory / 'store.db', isolation_level=None)
     run = connection.execute
@@ -61,7 +65,7 @@ def fill(
         run(
             f'{NUMBERS.format(each)} INSERT INTO messages'
             ' (mailbox_id, uid, flags, keywords, internal_date, size, modseq, body_id)'
-            " SELECT ?1, ?2 + i, ?3, '', ?4 + (i * ?5 + ?6) * (?7 - ?4) / ?8, ?9,"
+            " SELECT ?1, ?2 + i + i / ?12, ?3, '', ?4 + (i * ?5 + ?6) * (?7 - ?4) / ?8, ?9,"
             ' ?10 + 1 + i, ?11 + i * ?5 + ?6 FROM n',
             (
                 box,
@@ -75,12 +79,14 @@ def fill(
                 len(body),
                 modseq,
                 body_id,
+                run_length,
             ),
         )
         run(
-            'UPDATE mailboxes SET uid_next = uid_next + ?1, highest_modseq = highest_modseq + ?1,'
+            'UPDATE mailboxes SET uid_next = uid_next + ?1 + (?1 - 1) / ?5,'
+            ' highest_modseq = highest_modseq + ?1 + (?1 - 1) / ?5,'
             ' messages = messages + ?1, unseen = unseen + ?2, size = size + ?3 WHERE id = ?4',
-            (each, 0 if flags & 1 else each, each * len(body), box),
+            (each, 0 if flags & 1 else each, each * len(body), box, run_length),
         )
     for _, statement in indexes:
         run(statement)
@@ -109,6 +115,7 @@ def main() -> None:
     parser.add_argument('directory', type=Path)
     parser.add_argument('address')
     parser.add_argument('messages', type=int)
+    parser.add_argument('--run-length', type=int, default=7, help='then a UID is left out')
     parser.add_argument('--flags', type=int, default=1, help='bits of store.interface.Flag')
     arguments = parser.parse_args()
     box = inbox(arguments.directory, arguments.address)
@@ -120,6 +127,7 @@ def main() -> None:
         first_date=1_700_000_000,
         last_date=1_750_000_000,
         flags=arguments.flags,
+        run_length=arguments.run_length,
     )
 
 

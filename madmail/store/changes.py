@@ -16,7 +16,7 @@ from typing import TypeVar
 import gevent
 
 from madmail.store.commit import Transaction, Work
-from madmail.store.database import FLAGS, SLICE, TOUCHED, Row
+from madmail.store.database import FLAGS, PAUSE, SLICE, TOUCHED, Row
 from madmail.store.interface import (
     INLINE_LIMIT,
     Appended,
@@ -42,8 +42,7 @@ _INSERT_SAVED = f'INSERT INTO messages ({_COLUMNS}, saved) VALUES (?, ?, ?, ?, ?
 # changes a page of its own (18 us a message).  So OVERDUE of them are removed by mailbox
 # and then their bodies in the order in which they lie (7 us).
 OVERDUE = 100_000  # messages planned at a time, 4 bytes each
-OVERDUE_READ = 4000  # rows of the plan read at once, about 3 ms
-PAUSE = 0.0001  # seconds; 0 would be no whole turn of the loop, see commit
+OVERDUE_READ = 2000  # rows of the plan read at once, about 2 ms
 EXPIRE_SLICE = 2000  # messages of one transaction, which lets the loop in between
 
 

@@ -34,7 +34,8 @@ from madmail.store.interface import (
 SLICE = 500  # rows a job removes or changes, so that it holds the loop for a few ms
 CHECKPOINT_PAGES = 2000  # WAL pages after which COMMIT, in its thread, also checkpoints
 SPENT = 60  # lists of spent bodies taken together
-CLEAR_SLICE = 3000  # bodies of one transaction, which lets the loop in between
+BUCKET_BITS = 12  # of body ids removed in one transaction, which lets the loop in between
+PAUSE = 0.0001  # seconds; 0 would be no whole turn of the loop, see commit
 WAL_LIMIT = 64 * 1024 * 1024  # bytes the WAL file keeps after a checkpoint
 CACHE_KIB = 8 * 1024  # page cache of a connection
 STATEMENTS = 200  # prepared statements a connection keeps
@@ -363,17 +364,19 @@ class Database:
         Done twice it does no harm.
         """
         while True:
-            rows = self._read('SELECT id, bodies FROM spent ORDER BY id LIMIT ?', (SPENT,))
-            found = rows.fetchall()
-            if not found:
+            found = self._read('SELECT id, bodies FROM spent ORDER BY id LIMIT ?', (SPENT,))
+            rows = found.fetchall()
+            if not rows:
                 return
-            bodies: list[int] = []
-            for _, text in found:
-                bodies += json.loads(text)
-            bodies.sort()
-            for start in range(0, len(bodies), CLEAR_SLICE):
-                self._submit(_clearing(bodies[start : start + CLEAR_SLICE]))
-            self._submit(_forgetting(found[-1][0]))
+            # Sorted bucket by bucket, for all at once would hold the loop.
+            buckets: dict[int, list[int]] = {}
+            for _, text in rows:
+                for body in json.loads(text):
+                    buckets.setdefault(body >> BUCKET_BITS, []).append(body)
+                gevent.sleep(PAUSE)
+            for bucket in sorted(buckets):
+                self._submit(_clearing(sorted(buckets[bucket])))
+            self._submit(_forgetting(rows[-1][0]))
 
     def _sweep(self, leftovers: Sequence[Path]) -> None:
         """Remove what a crash left behind: its spool, spent bodies, blobs nobody refers to."""
