@@ -1,9 +1,9 @@
 """The stream of one session in a shard.
 
-A parked session costs a socket, one read watcher and its own object: no
-greenlet exists until input arrives.  Then `run()` is called in a fresh one and
-may block in `wait` and `drain` like ordinary code.  Output is corked while a
-session runs, so a batch of pipelined commands is answered by one send.
+A parked session costs a socket, one read watcher and its own object: it has
+no greenlet until input arrives.  Then `run()` is called in one and may block in
+`wait` and `drain` like ordinary code.  Output is corked while a session runs,
+so a batch of pipelined commands is answered by one send.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
-from gevent import get_hub, getcurrent, spawn_raw
+from gevent import get_hub, getcurrent
 from gevent.hub import Waiter
+from greenlet import greenlet
 
 READ = 1  # libev's EV_READ and EV_WRITE
 WRITE = 2
@@ -23,6 +25,7 @@ INPUT_LIMIT = 256 * 1024  # octets kept unread before reading stops
 CORK_LIMIT = 64 * 1024  # octets corked before they are sent anyway
 OUTPUT_LIMIT = 256 * 1024  # octets unsent above which `drain` blocks
 STALL = 120.0  # seconds a peer may leave us unable to send
+SPARE_RUNNERS = 32  # greenlets kept for the next input
 
 
 class Gone(Exception):
@@ -45,6 +48,56 @@ class Session(Protocol):
 Crashed = Callable[[BaseException], None]
 
 
+class Runners:
+    """The greenlets of one loop in which sessions run; a few wait for the next one.
+
+    PERF: a fresh greenlet costs 12 us, most of it mapping and unmapping its 16 KiB
+    of Python stack; one that waits costs 1 us, without a turn of the loop.  NOOP
+    took 56 us of the shard's CPU before and 40 after.
+    """
+
+    __slots__ = ('_callback', '_hub', '_spare')
+
+    def __init__(self) -> None:
+        self._hub = get_hub()
+        self._callback = self._hub.loop.run_callback
+        self._spare: list[greenlet] = []
+
+    def start(self, wire: Wire) -> None:
+        """Call `wire._run` in a greenlet of its own, from a loop callback at once."""
+        if getcurrent() is self._hub:
+            self._switch(wire)
+        else:
+            self._callback(self._switch, wire)
+
+    def _switch(self, wire: Wire) -> None:
+        runner = self._spare.pop() if self._spare else greenlet(self._serve, self._hub)
+        runner.switch(wire)
+
+    def _serve(self, wire: Wire) -> None:
+        """One greenlet's life."""
+        spare, switch, runner = self._spare, self._hub.switch, getcurrent()
+        while True:
+            wire._run()
+            del wire
+            if len(spare) >= SPARE_RUNNERS:
+                return
+            spare.append(runner)
+            wire = switch()
+
+
+_runners: WeakKeyDictionary[Any, Runners] = WeakKeyDictionary()  # by hub
+
+
+def runners() -> Runners:
+    """Those of this thread's loop."""
+    hub = get_hub()
+    found = _runners.get(hub)
+    if found is None:
+        found = _runners[hub] = Runners()
+    return found
+
+
 class Wire:
     """One session's two-way stream; everything happens on the loop."""
 
@@ -60,6 +113,7 @@ class Wire:
         '_output_size',
         '_reader',
         '_reading',
+        '_runners',
         '_running',
         '_session',
         '_socket',
@@ -87,6 +141,7 @@ class Wire:
         self._corked_size = 0
         self._output: list[memoryview] = []
         self._output_size = 0
+        self._runners = runners()
         self._running = False
         self._arrived = False
         self._closing = False
@@ -230,7 +285,7 @@ class Wire:
     def _kick(self) -> None:
         if not self._running and not self._closing and not self._ended:
             self._running = True
-            spawn_raw(self._run)
+            self._runners.start(self)
 
     def _run(self) -> None:
         try:
