@@ -23,6 +23,7 @@ setup(
         'gevent>=24.11',
         'msgpack>=1.0',
         'cryptography>=42',
+        'dnspython>=2.9',
         'pyyaml>=6.0',
         'segno>=1.6',
     ],
@@ -36,6 +37,7 @@ setup(
             'ruff>=0.8',
             'mypy>=1.13',
             'PGPy>=0.6',
+            'dkimpy>=1.1',
             'standard-imghdr; python_version >= "3.13"',  # PGPy imports it
             'deltachat-rpc-server>=2.0',
             'deltachat-rpc-client>=2.0',

@@ -23,6 +23,8 @@ from madmail.settings.kinds import (
     Kind,
     LogTarget,
     RequiredPath,
+    Selector,
+    Servers,
     Size,
     Text,
     Url,
@@ -71,6 +73,8 @@ SECTIONS: dict[str, str] = {
     'accounts': 'Accounts',
     'limits': 'Limits; 0 means no limit',
     'federation': 'Exchange of mail with other relays',
+    'dkim': 'Signatures under mail to other relays',
+    'dns': 'Name servers',
     'queue': 'Mail to other relays',
     'relay': 'What clients are told about the relay',
 }
@@ -436,6 +440,44 @@ declare(
     'accept exchanges mail with every domain but those that have a rule; reject only with those '
     'that have one.',
     applies=LIVE,
+)
+
+declare(
+    'federation.dkim',
+    Choice('require', 'off'),
+    'require',
+    'require refuses mail from elsewhere that has no valid DKIM signature of the domain in its '
+    'From; mail from relays on an IP address needs none. off accepts forged senders.',
+    applies=LIVE,
+)
+declare(
+    'dkim.selector',
+    Selector(),
+    'madmail',
+    'Name of the first signing key in the DNS; keys that follow get a number behind it.',
+    applies=RELOAD,
+)
+declare(
+    'dkim.ed25519',
+    Boolean(),
+    False,
+    'Sign with an Ed25519 key as well as with the RSA key. Needs a record of its own in the DNS.',
+    applies=RELOAD,
+)
+declare(
+    'dns.servers',
+    Servers(),
+    (),
+    'Recursive name servers as host:port. Empty: those of /etc/resolv.conf.',
+    applies=RELOAD,
+)
+declare(
+    'dns.trusted',
+    Boolean(),
+    False,
+    'The name servers check DNSSEC and nobody can change what they answer on the way here. Servers '
+    'on the loopback interface are always trusted.',
+    applies=RELOAD,
 )
 
 declare(

@@ -346,6 +346,36 @@ class Addresses(Kind):
         return f'[{", ".join(shown)}]'
 
 
+class Servers(Addresses):
+    """Where to ask: a tuple of `Address` of other programs, empty = nobody named."""
+
+    def __init__(self) -> None:
+        super().__init__(53)
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        return f"the IP address of a server such as 192.0.2.53 or '[::1]:{self.port}'"
+
+    def _one(self, text: object) -> Address:
+        address = super()._one(text)
+        if address.host in ('0.0.0.0', '::') or not address.port:
+            raise Wrong(self.expected)
+        return address
+
+
+class Selector(Kind):
+    """A DKIM selector: labels of a DNS name (RFC 6376 3.1)."""
+
+    name = 'selector'
+    expected = 'letters, digits, hyphens and dots, at most 50'
+    LABELS = re.compile(r'(?=.{1,50}\Z)(?!-)[a-z0-9-]+(?<!-)(?:\.(?!-)[a-z0-9-]+(?<!-))*')
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.LABELS.fullmatch(value.lower()):
+            raise Wrong(self.expected)
+        return value.lower()
+
+
 class Url(Kind):
     """A word, or a URL of one of some schemes."""
 
