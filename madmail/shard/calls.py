@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import gevent
-from gevent import spawn_raw
 from gevent.event import AsyncResult
 
 from madmail.bus.frame import Unframer, pack, receive, send
 from madmail.shard.address import connect, shard_name
-from madmail.shard.wire import Wire
+from madmail.shard.wire import Wire, runners
 from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body, Outcome
 from madmail.store.spool import FileBody, MemoryBody
@@ -185,6 +184,7 @@ class CallServer:
     def __init__(self, wire: Wire, methods: Methods) -> None:
         self._wire = wire
         self._methods = methods
+        self._runners = runners()
         self._unframer = Unframer()
         self._open = 0
 
@@ -196,7 +196,7 @@ class CallServer:
                 self._answer(frame, {'ok': False, 'error': 'full'})
                 continue
             self._open += 1
-            spawn_raw(self._serve, frame)
+            self._runners.start(self._serve, frame)
 
     def tick(self, now: float) -> None:
         pass

@@ -18,6 +18,8 @@ from gevent import get_hub, getcurrent
 from gevent.hub import Waiter
 from greenlet import greenlet
 
+from madmail import log
+
 READ = 1  # libev's EV_READ and EV_WRITE
 WRITE = 2
 RECEIVE = 65536  # octets a read
@@ -26,6 +28,8 @@ CORK_LIMIT = 64 * 1024  # octets corked before they are sent anyway
 OUTPUT_LIMIT = 256 * 1024  # octets unsent above which `drain` blocks
 STALL = 120.0  # seconds a peer may leave us unable to send
 SPARE_RUNNERS = 32  # greenlets kept for the next input
+
+_log = log.get('shard')
 
 
 class Gone(Exception):
@@ -46,6 +50,7 @@ class Session(Protocol):
 
 
 Crashed = Callable[[BaseException], None]
+Task = tuple[Callable[..., object], tuple[object, ...]]
 
 
 class Runners:
@@ -63,27 +68,31 @@ class Runners:
         self._callback = self._hub.loop.run_callback
         self._spare: list[greenlet] = []
 
-    def start(self, wire: Wire) -> None:
-        """Call `wire._run` in a greenlet of its own, from a loop callback at once."""
+    def start(self, function: Callable[..., object], *arguments: object) -> None:
+        """Call in a greenlet of its own, from a loop callback at once."""
         if getcurrent() is self._hub:
-            self._switch(wire)
+            self._switch((function, arguments))
         else:
-            self._callback(self._switch, wire)
+            self._callback(self._switch, (function, arguments))
 
-    def _switch(self, wire: Wire) -> None:
+    def _switch(self, task: Task) -> None:
         runner = self._spare.pop() if self._spare else greenlet(self._serve, self._hub)
-        runner.switch(wire)
+        runner.switch(task)
 
-    def _serve(self, wire: Wire) -> None:
+    def _serve(self, task: Task) -> None:
         """One greenlet's life."""
         spare, switch, runner = self._spare, self._hub.switch, getcurrent()
         while True:
-            wire._run()
-            del wire
+            function, arguments = task
+            try:
+                function(*arguments)
+            except Exception as error:
+                _log.exception('runner failed', error)
+            del task, function, arguments  # a runner that waits keeps nothing alive
             if len(spare) >= SPARE_RUNNERS:
                 return
             spare.append(runner)
-            wire = switch()
+            task = switch()
 
 
 _runners: WeakKeyDictionary[Any, Runners] = WeakKeyDictionary()  # by hub
@@ -285,7 +294,7 @@ class Wire:
     def _kick(self) -> None:
         if not self._running and not self._closing and not self._ended:
             self._running = True
-            self._runners.start(self)
+            self._runners.start(self._run)
 
     def _run(self) -> None:
         try:
