@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import gevent
 
+from madmail.imap.subscribers import Subscribers
 from madmail.imap.view import View, Watcher
 from madmail.shard.wire import yield_to_others
 from madmail.store.interface import (
@@ -32,8 +33,10 @@ from madmail.store.interface import (
     Expunged,
     FlagsChanged,
     Mailbox,
-    MailboxGone,
+    MailboxNamed,
+    MetadataChanged,
     Store,
+    SubscriptionChanged,
 )
 
 AHEAD = 0.0005  # seconds to wait for the events of a commit that reads see already
@@ -133,6 +136,14 @@ class OpenMailbox:
         self.shared.loaded(self, len(found))
         return True
 
+    def catch_up(self) -> None:
+        """Wait until no expunge that reads see is still to come as event; may switch."""
+        for _ in range(AHEAD_TIMES):
+            if not self.store.expunged_since(self.id, self.modseq):
+                return
+            gevent.sleep(AHEAD)
+        raise RuntimeError('events of the store are missing')
+
     def drop_spare(self) -> int:
         """Forget UIDs that can be read again; how many."""
         if self.loading:
@@ -152,6 +163,8 @@ class OpenMailbox:
         if event.modseq <= self.opened_at:
             return False
         self.modseq = event.modseq
+        for view in self.views:
+            view.appended(event.modseq)
         self.uids.extend(event.uids)
         self.exists += len(event.uids)
         self.uid_next = event.uids[-1] + 1
@@ -166,7 +179,7 @@ class OpenMailbox:
         self.exists -= len(gone)
         self._remove(gone)
         for view in self.views:
-            view.expunged(gone)
+            view.expunged(gone, event.modseq)
         return True
 
     def _remove(self, gone: Sequence[int]) -> None:
@@ -198,6 +211,8 @@ class OpenMailbox:
             if keywords:
                 self.learn(keywords)
         for view in self.views:
+            if view.contexts is not None:
+                view.contexts.note(changes)
             if view.watcher is not event.origin:
                 view.flags_changed(changes)
         return True
@@ -224,6 +239,7 @@ class OpenMailboxes:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.subscribers = Subscribers(store)  # sessions with NOTIFY
         self._open: dict[int, OpenMailbox] = {}
         self._accounts: dict[int, list[OpenMailbox]] = {}
         self._floors: OrderedDict[int, int] = OrderedDict()
@@ -292,6 +308,8 @@ class OpenMailboxes:
                 for box in tuple(self._accounts.get(event.account_id, ())):
                     self._gone(box)
                 continue
+            if isinstance(event, SubscriptionChanged | MetadataChanged):
+                continue
             box_or_none = opened.get(event.mailbox_id)
             if box_or_none is None:
                 continue
@@ -302,7 +320,10 @@ class OpenMailboxes:
                 changed = box.flags_changed(event)
             elif isinstance(event, Expunged):
                 changed = box.expunged(event)
-            elif isinstance(event, MailboxGone):
+            elif isinstance(event, MailboxNamed):
+                box.name = event.new or box.name
+                continue
+            else:
                 self._gone(box)
                 continue
             if changed:
@@ -310,6 +331,8 @@ class OpenMailboxes:
         for box in touched.values():
             for view in tuple(box.views):
                 view.watcher.stirred()
+        if self.subscribers:
+            self.subscribers.events(events)
 
     def _gone(self, box: OpenMailbox) -> None:
         for view in tuple(box.views):

@@ -362,6 +362,11 @@ def section(name: bytes, octets: bytes | None) -> bytes:
     return b'%s NIL' % name if octets is None else b'%s {%d}\r\n%s' % (name, len(octets), octets)
 
 
+def binary_head(name: bytes, size: int, nul: bool) -> bytes:
+    """Like `section_head`; a literal8 where a literal may not be (RFC 3516 4.2)."""
+    return b'%s %s{%d}\r\n' % (name, b'~' if nul else b'', size)
+
+
 def flags_attribute(bits: int, keywords: Iterable[str] = (), recent: bool = False) -> bytes:
     return b'FLAGS ' + flag_list(bits, keywords, recent)
 

@@ -23,10 +23,11 @@ from typing import Any
 import gevent
 
 from madmail import log
-from madmail.imap import commands, grammar, responses
+from madmail.imap import commands, grammar, news, responses
 from madmail.imap.commands import append
 from madmail.imap.commands.registry import VERBS, Tell, capabilities
 from madmail.imap.framing import Framer
+from madmail.imap.notices import Notices
 from madmail.imap.syntax import (
     AppendEnd,
     AppendStart,
@@ -48,8 +49,9 @@ from madmail.store.interface import (
 )
 
 TURN = 0.005  # seconds of work before others get the loop
-NEWS = 500  # EXPUNGE or FETCH lines between two looks at the clock
 MAX_BADS = 10  # in a row, then the connection is closed
+PROGRESS = 10.0  # seconds between two signs of life of a long command (RFC 9585 3)
+AWAIT = 0.002  # seconds between two looks whether a response is complete
 KEEPALIVE = 120.0  # seconds; below the 3 to 5 min after which NATs and clients give up
 DEFAULT_LINE = 65536  # octets of a command if limits.command_line is 0
 
@@ -68,6 +70,7 @@ class ImapSession:
         '_framer',
         '_idle_tag',
         '_running',
+        '_speaking',
         '_spoke',
         '_turn',
         '_working',
@@ -75,6 +78,7 @@ class ImapSession:
         'enabled',
         'greeting',
         'in_literal',
+        'notices',
         'saved',
         'shard',
         'view',
@@ -89,12 +93,14 @@ class ImapSession:
         self.account = account
         self.view: View | None = None
         self.enabled: frozenset[str] = frozenset()  # by ENABLE (RFC 5161), upper case
+        self.notices: Notices | None = None  # what NOTIFY asked for
         self.saved: Sequence[int] = ()  # UIDs of the last SEARCH RETURN (SAVE)
         self.in_literal = False  # a literal is begun: nothing else may be written
         self.greeting = tag  # tag of the login command, until it is answered
         self._framer = Framer(shard.settings['limits.command_line'] or DEFAULT_LINE)
         self._idle_tag: bytes | None = None
         self._running = False
+        self._speaking = False  # that greenlet is within a response
         self._working = False  # a greenlet loads what is needed to tell news in IDLE
         self._doomed = ''  # why the session has to end at the next command boundary
         self._bads = 0
@@ -104,6 +110,8 @@ class ImapSession:
 
     def run(self) -> None:
         self._running = True
+        while self._speaking:
+            gevent.sleep(AWAIT)
         self._active = self._turn = time.monotonic()
         try:
             if self.greeting:
@@ -120,8 +128,8 @@ class ImapSession:
         finally:
             self._running = False
         self._active = time.monotonic()
-        if self._idle_tag is not None and not self.wire.closing:
-            self._news_in_idle()
+        if not self.wire.closing and (self._idle_tag is not None or self.notices is not None):
+            self._tell_now()
 
     def tick(self, now: float) -> None:
         if self._running:
@@ -142,14 +150,16 @@ class ImapSession:
 
     def ended(self) -> None:
         self.close_mailbox()
+        if self.notices is not None:
+            self.notices.leave()
 
     # -- view.Watcher
 
     def stirred(self) -> None:
-        if self._idle_tag is None or self._running:
+        if self._running or (self._idle_tag is None and self.notices is None):
             return
         try:
-            self._news_in_idle()
+            self._tell_now()
         except Exception as error:
             # The store's other listeners must not suffer.
             _log.exception('news failed', error)
@@ -164,6 +174,26 @@ class ImapSession:
     def utf8(self) -> bool:
         """Mailbox names and quoted strings are UTF-8 (RFC 6855 3, RFC 9051 5.1)."""
         return not self.enabled.isdisjoint(_UTF8)
+
+    @property
+    def by_uid(self) -> bool:
+        """Expunges are told as VANISHED (RFC 7162 3.2.10, RFC 9586 3.2)."""
+        return not self.enabled.isdisjoint(_VANISHED)
+
+    def fetch_head(self, view: View, uid: int) -> bytes:
+        """The beginning of a FETCH response; `view` is loaded from `uid` on."""
+        if 'UIDONLY' in self.enabled:
+            return b'* %d UIDFETCH (' % uid  # RFC 9586 3.3
+        return b'* %d FETCH (' % view.sequence(uid)
+
+    def progress(self, tag: bytes, done: int, goal: int) -> None:
+        """Between two responses of a long command: say now and then how far it is."""
+        now = time.monotonic()
+        if now - max(self._active, self._spoke) > PROGRESS:
+            self._spoke = now
+            code = responses.in_progress(tag, done, goal)
+            self.wire.write(b'* OK [%s] Still working\r\n' % code)
+            self.wire.flush()
 
     def pause(self) -> None:
         """Let others run if this greenlet has worked for long; at any point of a command."""
@@ -187,7 +217,18 @@ class ImapSession:
 
     def finish(self, tag: bytes, status: bytes, tell: Tell = Tell.EVERYTHING) -> None:
         """The news that a command allows, then its status line."""
-        self._tell(tell)
+        notices = self.notices
+        if notices is not None:
+            tell = notices.allowed(tell)
+            if notices.waiting:
+                notices.tell()
+        news.tell(self, tell)
+        if self.enabled and self.view is not None:
+            code = news.highest_modseq(self, self.view)
+            if code and status.startswith(b'OK ') and not status.startswith(b'OK ['):
+                status = b'OK [%s] %s' % (code, status[3:])
+            elif code:
+                self.wire.write(b'* OK [%s] Highest\r\n' % code)
         self._say(tag, status)
 
     def goodbye(self, text: str) -> None:
@@ -203,14 +244,33 @@ class ImapSession:
         self._idle_tag = tag
         self._spoke = time.monotonic()
 
+    def enable(self, *names: str) -> None:
+        """Behave as these extensions say from now on; names in upper case."""
+        before = self.enabled
+        self.enabled |= frozenset(names)
+        if 'QRESYNC' in self.enabled:
+            self.enabled |= {'CONDSTORE'}  # RFC 7162 3.2.3
+        view = self.view
+        if view is not None:
+            view.adapt(self.enabled)
+            if 'CONDSTORE' in self.enabled and 'CONDSTORE' not in before:
+                # RFC 7162 3.1.2.1: what a client that selected without it has not been told
+                view.told_modseq = view.complete_modseq()
+                self.wire.write(b'* OK [HIGHESTMODSEQ %d] Highest\r\n' % view.told_modseq)
+
     def select(self, view: View) -> None:
         self.view = view
+        view.adapt(self.enabled)
+        if self.notices is not None:
+            self.notices.selected(view.box.id, view.box.name)
 
     def close_mailbox(self) -> None:
         view, self.view = self.view, None
         self.saved = ()
         if view is not None:
             self.shard.boxes.leave(view)
+        if self.notices is not None:
+            self.notices.selected(0, '')
 
     def announce_keywords(self, keywords: Iterable[str]) -> None:
         """Say FLAGS again before a keyword appears that the client was not told of."""
@@ -240,6 +300,8 @@ class ImapSession:
         """
         if self._running or self._working or self._doomed or self.greeting:
             return None
+        if self.view is not None and self.view.contexts is not None:
+            return None  # searches that are kept up to date cannot move
         if not self._framer.idle or self.wire.input:
             return None
         state: dict[str, Any] = {
@@ -248,8 +310,11 @@ class ImapSession:
             'view': self.view.freeze() if self.view is not None else None,
             'saved': list(self.saved),
             'enabled': sorted(self.enabled),
+            'notify': self.notices.freeze() if self.notices is not None else None,
         }
         self.close_mailbox()
+        if self.notices is not None:
+            self.notices.leave()
         return state
 
     @classmethod
@@ -268,9 +333,11 @@ class ImapSession:
                 session._doomed = 'Mailbox was deleted'
             else:
                 view = shard.boxes.select(row, session, read_only=frozen['read_only'])
-                session.view = view
+                session.select(view)
                 if not view.thaw(frozen):
                     session._doomed = 'Server was restarted, please reconnect'
+        if state.get('notify') is not None:
+            session.notices = Notices.thaw(session, state['notify'])
         return session
 
     # -- the loop
@@ -319,6 +386,9 @@ class ImapSession:
             view = self.view
             if verb.selected and view is None:
                 raise Bad('No mailbox is selected')
+            if not command.uid and command.name in _NUMBERED and 'UIDONLY' in self.enabled:
+                # RFC 9586 3.1
+                raise Bad('Only the UID form is possible now', code=b'UIDREQUIRED')
             if verb.writes and view is not None and view.read_only:
                 raise Bad('Mailbox is read-only', status=b'NO', code=b'READ-ONLY')
             status = verb.handler(self, command)
@@ -380,8 +450,7 @@ class ImapSession:
         tag, self._idle_tag = self._idle_tag, None
         assert tag is not None
         if isinstance(line, bytes) and line.strip(b' ').upper() == b'DONE':
-            self._tell(Tell.EVERYTHING)
-            self._say(tag, b'OK Idle completed')
+            self.finish(tag, b'OK Idle completed')
             self._bads = 0
         else:
             self._say(tag, b'BAD Expected DONE')
@@ -397,90 +466,49 @@ class ImapSession:
 
     # -- news
 
-    def _tell(self, what: Tell) -> None:
-        """Write the news; may switch."""
-        view = self.view
-        if view is None or not what:
+    def _news_now(self) -> Tell:
+        """What may be told outside of commands: in IDLE, or as NOTIFY asked."""
+        if self.notices is not None:
+            return self.notices.kinds if self._idle_tag is not None else self.notices.at_once
+        return Tell.EVERYTHING if self._idle_tag is not None else Tell.NOTHING
+
+    def _tell_now(self) -> None:
+        """Tell a client that runs no command; on the loop, so nothing here may switch."""
+        if self._working or self.wire.closing:
             return
-        if what & Tell.EXPUNGE:
-            while view.pending:
-                view.box.load(view.pending[max(0, len(view.pending) - NEWS)])
-                self._write_expunges(view)
-                if view.pending:
-                    self.check()
-        if what & Tell.EXISTS and view.grown:
-            self._write_arrivals(view)
-        if what & Tell.FLAGS:
-            while view.changed:
-                changes = view.changes(NEWS)
-                if changes:
-                    view.box.load(min(change[0] for change in changes))
-                    self._write_changes(view, changes)
-                if view.changed:
-                    self.check()
-
-    def _write_expunges(self, view: View) -> None:
-        self.wire.write(b''.join([b'* %d EXPUNGE\r\n' % number for number in view.expunges(NEWS)]))
-
-    def _write_arrivals(self, view: View) -> None:
-        before = view.recent_count
-        exists, recent = view.arrivals()
-        if recent != before:
-            self.wire.write(b'* %d EXISTS\r\n* %d RECENT\r\n' % (exists, recent))
-        else:
-            self.wire.write(b'* %d EXISTS\r\n' % exists)
-
-    def _write_changes(self, view: View, changes: Sequence[Any]) -> None:
-        lines = []
-        for uid, flags, keywords, _ in changes:
-            if keywords:
-                self.announce_keywords(keywords)
-            lines.append(
-                b'* %d FETCH (UID %d FLAGS %s)\r\n'
-                % (
-                    view.sequence(uid),
-                    uid,
-                    responses.flag_list(flags, keywords, view.is_recent(uid)),
-                )
-            )
-        self.wire.write(b''.join(lines))
-
-    def _news_in_idle(self) -> None:
-        """Tell a client in IDLE at once; on the loop, so nothing here may switch."""
+        what = self._news_now()
         view = self.view
-        if view is None or self._working or self.wire.closing:
-            return
-        if view.at_hand(NEWS):
-            self._write_news(view)
-            self.wire.flush()
-        else:
-            self._working = True
-            gevent.spawn_raw(self._news_at_leisure)
-
-    def _write_news(self, view: View) -> None:
-        """What is at hand, without switching."""
-        if view.pending:
-            self._write_expunges(view)
-        if view.grown:
-            self._write_arrivals(view)
-        if view.changed:
-            self._write_changes(view, view.changes(NEWS))
+        if self.notices is not None and self.notices.waiting:
+            self.notices.tell()
+        if view is not None and what:
+            if not news.at_hand(self, view, what):
+                self._working = True
+                gevent.spawn_raw(self._tell_at_leisure)
+                return
+            news.write(self, view, what)
         self._spoke = time.monotonic()
+        self.wire.flush()
 
-    def _news_at_leisure(self) -> None:
-        """Much news in IDLE, or such that needs UIDs not loaded; in its own greenlet."""
+    def _tell_at_leisure(self) -> None:
+        """Much news, or such that needs UIDs not loaded; in its own greenlet."""
         try:
             while (view := self.view) is not None and not self._doomed:
-                view.load_news(NEWS)
-                # Meanwhile the client may have ended IDLE; then the command tells it all.
-                if self._idle_tag is None or self._running or self.wire.closing:
+                news.load(self, view, self._news_now())
+                # Meanwhile the client may have sent a command; then that tells it all.
+                what = self._news_now()
+                if not what or self._running or self.wire.closing:
                     break
                 if view is not self.view:
                     continue
-                self._write_news(view)
+                if news.shows(self, view, what):
+                    self._speaking = True
+                    news.tell(self, what)
+                    self._speaking = False
+                news.write(self, view, what)
+                self._spoke = time.monotonic()
                 self.wire.drain()
-                if view.at_hand(NEWS):
-                    self._write_news(view)
+                if news.at_hand(self, view, what):
+                    news.write(self, view, what)
                     self.wire.flush()
                     break
                 yield_to_others()
@@ -490,11 +518,13 @@ class ImapSession:
             _log.exception('news failed', error)
             self.goodbye('Internal error, please reconnect')
         finally:
-            self._working = False
+            self._working = self._speaking = False
             if self._doomed and not self._running:
                 self.goodbye(self._doomed)
 
 
+_NUMBERED = frozenset(('FETCH', 'STORE', 'SEARCH', 'COPY', 'MOVE', 'SORT', 'THREAD', 'REPLACE'))
+_VANISHED = frozenset(('QRESYNC', 'UIDONLY'))
 _UTF8 = frozenset(('UTF8=ACCEPT', 'IMAP4REV2'))
 _REFUSALS = {
     MailboxMissing: b'NO [NONEXISTENT] Mailbox does not exist',

@@ -19,9 +19,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from madmail.imap.syntax import Bad, SequenceSet
+from madmail.imap.syntax import MAX_NUMBER, Bad, SequenceSet
 
 if TYPE_CHECKING:
+    from madmail.imap.context import Contexts
     from madmail.imap.mailbox import OpenMailbox
 
 Change = tuple[int, int, tuple[str, ...], int]  # uid, flags, keywords, modseq
@@ -46,13 +47,19 @@ class View:
     __slots__ = (
         '_changes',
         '_changes_since',
+        '_expunged_at',
+        '_grown_at',
+        '_uid_only',
+        '_without_recent',
         'box',
+        'contexts',
         'exists',
         'keywords',
         'pending',
         'read_only',
         'recent',
         'recent_count',
+        'told_modseq',
         'uid_end',
         'watcher',
     )
@@ -67,7 +74,13 @@ class View:
         self.recent: Ranges = []  # this session's \Recent messages
         self.recent_count = 0
         self.keywords: set[str] = set()  # named in FLAGS to this client
+        self.contexts: Contexts | None = None  # searches whose results are kept up to date
         self._changes: dict[int, Change] = {}
+        self.told_modseq = 0  # what the client takes for the point up to which it knows all
+        self._expunged_at = 0  # mod-sequence of the first expunge in `pending`
+        self._grown_at = 0  # mod-sequence of the first arrival not told, if there is one
+        self._uid_only = False  # RFC 9586: message numbers are refused
+        self._without_recent = False  # RFC 9051: there is no \Recent
         self._changes_since = -1  # above MAX_CHANGES: all changes after this mod-sequence
 
     # -- numbers
@@ -109,11 +122,18 @@ class View:
         """The highest UID in the view, 0 if it is empty; may switch."""
         return self.uid_at(self.exists) if self.exists else 0
 
-    def ranges(self, numbers: SequenceSet, *, by_uid: bool, saved: Sequence[int] = ()) -> Ranges:
+    def ranges(
+        self,
+        numbers: SequenceSet,
+        *,
+        by_uid: bool,
+        saved: Sequence[int] = (),
+        lenient: bool = False,
+    ) -> Ranges:
         """UID ranges of the view that a set selects, loaded; may switch.
 
-        Raises Bad for message numbers that do not exist.  `saved` is what `$`
-        stands for (RFC 5182).
+        Raises Bad for message numbers that do not exist, unless `lenient`:
+        SEARCH finds nothing under them.  `saved` is what `$` stands for (RFC 5182).
         """
         if numbers.saved:
             found = _runs(saved)
@@ -127,10 +147,16 @@ class View:
                 if low <= end and high >= 1
             ]
         else:
-            if any(high > self.exists for _, high in numbers.ranges):
+            if self._uid_only:
+                raise Bad('Message numbers cannot be used', code=b'UIDREQUIRED')
+            if not lenient and any(high > self.exists for _, high in numbers.ranges):
                 raise Bad('No message has such a number')
             # 7:* in a mailbox of 5 is its last message, as for UIDs.
-            pairs = [(low, min(high, self.exists)) for low, high in numbers.resolve(self.exists)]
+            pairs = [
+                (low, min(high, self.exists))
+                for low, high in numbers.resolve(self.exists)
+                if low <= self.exists
+            ]
             if pairs:
                 self.uid_at(pairs[0][0])  # load once, from the lowest
             found = [
@@ -173,6 +199,8 @@ class View:
 
     def claim(self) -> None:
         """Take the messages as recent that no session has seen; on SELECT; may switch."""
+        if self._without_recent:
+            return
         box = self.box
         if 1 < box.recent_floor < self.uid_end:
             box.load(box.recent_floor)
@@ -186,6 +214,8 @@ class View:
         self._claim(first, self.uid_end, count)
 
     def _claim(self, first: int, end: int, count: int) -> None:
+        if self._without_recent:
+            return
         if count and first < end:
             if self.recent and self.recent[-1][1] == first - 1:
                 self.recent[-1] = (self.recent[-1][0], end - 1)
@@ -200,14 +230,21 @@ class View:
 
     # -- what happens
 
-    def expunged(self, gone: Sequence[int]) -> None:
-        """Messages were removed; `gone` ascends."""
+    def appended(self, modseq: int) -> None:
+        """Messages arrived that the client does not know; before `box` counts them."""
+        if not self.grown:
+            self._grown_at = modseq
+
+    def expunged(self, gone: Sequence[int], modseq: int) -> None:
+        """Messages were removed at `modseq`, or later if it is unknown; `gone` ascends."""
         known = gone[: bisect_left(gone, self.uid_end)]
         if not known:
             return
         if self._changes:
             for uid in known:
                 self._changes.pop(uid, None)
+        if not self.pending:
+            self._expunged_at = modseq
         if not self.pending or known[0] > self.pending[-1]:
             self.pending.extend(known)
         else:
@@ -235,22 +272,43 @@ class View:
     def changed(self) -> bool:
         return bool(self._changes) or self._changes_since >= 0
 
-    def at_hand(self, limit: int) -> bool:
-        """Whether all news can be told with one call each, without reading anything."""
+    def complete_modseq(self) -> int:
+        """The mod-sequence up to which the client has been told everything."""
+        modseq = self.box.modseq
+        if self.pending:
+            modseq = min(modseq, self._expunged_at - 1)
+        if self.grown:
+            modseq = min(modseq, self._grown_at - 1)
+        if self._changes_since >= 0:
+            modseq = min(modseq, self._changes_since)
+        elif self._changes:
+            modseq = min(modseq, min(change[3] for change in self._changes.values()) - 1)
+        return modseq
+
+    def saw(self, modseq: int) -> None:
+        """The client is shown a message with this mod-sequence."""
+        if modseq > self.told_modseq:
+            self.told_modseq = modseq
+
+    def at_hand(self, limit: int, *, expunges: bool = True, flags: bool = True) -> bool:
+        """Whether the news can be told with one call each, without reading anything."""
         first = self.box.first_loaded
-        if self.pending and (len(self.pending) > limit or self.pending[0] < first):
+        pending = self.pending
+        if expunges and pending and (len(pending) > limit or pending[0] < first):
             return False
+        if not flags:
+            return True
         if self._changes_since >= 0 or len(self._changes) > limit:
             return False
         return not self._changes or first <= 1 or min(self._changes) >= first
 
-    def load_news(self, limit: int) -> None:
+    def load_news(self, limit: int, *, expunges: bool = True, flags: bool = True) -> None:
         """Load what the next `expunges` and `changes` of `limit` need; may switch."""
-        if self._changes_since >= 0:
+        if flags and self._changes_since >= 0:
             self.box.load(1)
-        elif self._changes:
+        elif flags and self._changes:
             self.box.load(min(self._changes))
-        if self.pending:
+        if expunges and self.pending:
             self.box.load(self.pending[max(0, len(self.pending) - limit)])
 
     def expunges(self, limit: int) -> list[int]:
@@ -273,6 +331,17 @@ class View:
         del pending[first:]
         self.exists -= len(numbers)
         return numbers
+
+    def vanished(self, limit: int) -> array[int]:
+        """UIDs for VANISHED, ascending; the highest of them, at most `limit`."""
+        pending = self.pending
+        first = max(0, len(pending) - limit)
+        gone = pending[first:]
+        if self.recent_count:
+            self.recent_count -= sum(map(self.is_recent, gone))
+        del pending[first:]
+        self.exists -= len(gone)
+        return gone
 
     def arrivals(self) -> tuple[int, int]:
         """What EXISTS and RECENT are now."""
@@ -311,6 +380,30 @@ class View:
         if change[0] in self._changes:
             self._changes[change[0]] = change
 
+    # -- what the client enabled
+
+    def adapt(self, enabled: frozenset[str]) -> None:
+        """Follow what ENABLE has changed."""
+        self._uid_only = 'UIDONLY' in enabled
+        if 'IMAP4REV2' in enabled:
+            # RFC 9051 appendix E: \Recent is gone
+            self._without_recent = True
+            self.recent = []
+            self.recent_count = 0
+
+    # -- since a mod-sequence (RFC 7162)
+
+    def vanished_since(self, modseq: int) -> list[int]:
+        """Ascending UIDs removed after `modseq`, without those the client still counts; may switch.
+
+        Those come as ordinary news.
+        """
+        box = self.box
+        box.catch_up()
+        gone = box.store.expunged_since(box.id, modseq)
+        pending = self.pending
+        return [uid for uid in gone if not _holds(pending, uid)] if pending else gone
+
     # -- moving to another process
 
     def freeze(self) -> dict[str, Any]:
@@ -330,6 +423,9 @@ class View:
             'recent_count': self.recent_count,
             'floor': self.box.recent_floor,
             'keywords': sorted(self.keywords),
+            'told_modseq': self.told_modseq,
+            'expunged_at': self._expunged_at,
+            'grown_at': self._grown_at if self.grown else 0,
         }
 
     def thaw(self, state: dict[str, Any]) -> bool:
@@ -345,7 +441,11 @@ class View:
         self.recent_count = state['recent_count']
         self.keywords = set(state['keywords'])
         box.recent_floor = max(box.recent_floor, state['floor'])
-        self.expunged(sorted(box.store.expunged_since(box.id, state['modseq'])))
+        self.told_modseq = state.get('told_modseq', 0)
+        self._expunged_at = state.get('expunged_at', 0) or state['modseq'] + 1
+        self._grown_at = state.get('grown_at', 0) or state['modseq'] + 1
+        gone = sorted(box.store.expunged_since(box.id, state['modseq']))
+        self.expunged(gone, state['modseq'] + 1)
         since = state['since'] if state['since'] >= 0 else state['modseq']
         if since < box.modseq:
             self._changes_since = since
@@ -357,6 +457,12 @@ class View:
 def _holds(uids: Sequence[int], uid: int) -> bool:
     position = bisect_left(uids, uid)
     return position < len(uids) and uids[position] == uid
+
+
+def inside(ranges: Ranges, uid: int) -> bool:
+    """Whether a UID is in one of the ranges."""
+    position = bisect_right(ranges, (uid, MAX_NUMBER))
+    return position > 0 and ranges[position - 1][1] >= uid
 
 
 def _runs(uids: Sequence[int]) -> Ranges:

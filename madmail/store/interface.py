@@ -101,7 +101,37 @@ class AccountGone(NamedTuple):
     account_id: int
 
 
-Event = Appended | FlagsChanged | Expunged | MailboxGone | AccountGone
+class MailboxNamed(NamedTuple):
+    """A mailbox was made (`old` is ''), renamed, or deleted (`new` is '')."""
+
+    account_id: int
+    mailbox_id: int
+    old: str
+    new: str
+
+
+class SubscriptionChanged(NamedTuple):
+    account_id: int
+    name: str
+    subscribed: bool
+
+
+class MetadataChanged(NamedTuple):
+    account_id: int
+    mailbox_id: int  # 0 = the account's server entries
+    entries: tuple[str, ...]
+
+
+Event = (
+    Appended
+    | FlagsChanged
+    | Expunged
+    | MailboxGone
+    | AccountGone
+    | MailboxNamed
+    | SubscriptionChanged
+    | MetadataChanged
+)
 Observer = Callable[[Sequence[Event]], None]
 
 

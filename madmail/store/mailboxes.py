@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from madmail.store.changes import Changes
 from madmail.store.commit import Transaction
-from madmail.store.interface import Mailbox, MailboxExists, MailboxGone, MailboxMissing
+from madmail.store.interface import (
+    Mailbox,
+    MailboxExists,
+    MailboxGone,
+    MailboxMissing,
+    MailboxNamed,
+    SubscriptionChanged,
+)
 
 COLUMNS = (
     'id, account_id, name, uid_validity, uid_next, highest_modseq,'
@@ -103,6 +110,7 @@ class Mailboxes(Changes):
                 f' VALUES (?, ?, ?, ?) RETURNING {COLUMNS}',
                 (account_id, name, self._uid_validity(tx), special_use),
             ).fetchone()
+            tx.events.append(MailboxNamed(account_id, row[0], '', name))
             return Mailbox._make(row)
 
         return self._submit(work)
@@ -112,7 +120,7 @@ class Mailboxes(Changes):
 
         def work(tx: Transaction) -> None:
             row = tx.execute(
-                'SELECT name, messages FROM mailboxes WHERE id = ?', (mailbox_id,)
+                'SELECT name, messages, account_id FROM mailboxes WHERE id = ?', (mailbox_id,)
             ).fetchone()
             if row is None:
                 raise MailboxMissing
@@ -121,6 +129,7 @@ class Mailboxes(Changes):
             tx.execute('DELETE FROM mailboxes WHERE id = ?', (mailbox_id,))
             tx.execute('DELETE FROM metadata WHERE mailbox_id = ?', (mailbox_id,))
             self._dig(tx, [(mailbox_id, row[1])])
+            tx.events.append(MailboxNamed(row[2], mailbox_id, row[0], ''))
             tx.events.append(MailboxGone(mailbox_id))
 
         self._submit(work)
@@ -170,6 +179,9 @@ class Mailboxes(Changes):
                 'UPDATE mailboxes SET name = ? WHERE id = ?',
                 [(new, box) for box, new in moved.items()],
             )
+            tx.events += [
+                MailboxNamed(account_id, box, names[box], new) for box, new in moved.items()
+            ]
 
         self._submit(work)
 
@@ -183,17 +195,24 @@ class Mailboxes(Changes):
 
     def subscribe(self, account_id: int, name: str) -> None:
         """The mailbox need not exist (RFC 3501 6.3.6)."""
-        self._submit(
-            lambda tx: tx.execute(
+
+        def work(tx: Transaction) -> None:
+            done = tx.execute(
                 'INSERT INTO subscriptions SELECT id, ? FROM accounts WHERE id = ?'
                 ' ON CONFLICT DO NOTHING',
                 (name, account_id),
             )
-        )
+            if done.rowcount:
+                tx.events.append(SubscriptionChanged(account_id, name, True))
+
+        self._submit(work)
 
     def unsubscribe(self, account_id: int, name: str) -> None:
-        self._submit(
-            lambda tx: tx.execute(
+        def work(tx: Transaction) -> None:
+            done = tx.execute(
                 'DELETE FROM subscriptions WHERE account_id = ? AND name = ?', (account_id, name)
             )
-        )
+            if done.rowcount:
+                tx.events.append(SubscriptionChanged(account_id, name, False))
+
+        self._submit(work)

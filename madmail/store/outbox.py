@@ -8,7 +8,7 @@ from collections.abc import Generator
 from madmail.store.commit import Transaction, Work
 from madmail.store.database import Row
 from madmail.store.delivering import Delivering
-from madmail.store.interface import INLINE_LIMIT, Body, MailboxMissing, OutboxEntry
+from madmail.store.interface import INLINE_LIMIT, Body, MailboxMissing, MetadataChanged, OutboxEntry
 
 COLUMNS = 'id, sender, domain, recipients, created, body_id, size, tries, next_try, last_error'
 
@@ -119,5 +119,6 @@ class Outbox(Delivering):
                         ' ON CONFLICT DO UPDATE SET value = excluded.value',
                         (account_id, mailbox_id, name, value),
                     )
+            tx.events.append(MetadataChanged(account_id, mailbox_id, tuple(changes)))
 
         self._submit(work)

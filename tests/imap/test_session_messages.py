@@ -213,7 +213,7 @@ def test_fetching_what_another_session_has_expunged(filled: Fill, login: Login) 
     other.ask('EXPUNGE')
     answer = client.ask('FETCH 1:3 (UID)')
     assert re.findall(rb'\* (\d) FETCH \(UID (\d)\)', answer) == [(b'1', b'1'), (b'3', b'3')]
-    assert b't NO [EXPUNGEISSUED]' in answer
+    assert b't OK [EXPUNGEISSUED]' in answer
     assert b't OK [EXPUNGEISSUED]' in client.ask('UID FETCH 1:3 (UID)')
 
 
@@ -231,7 +231,7 @@ def test_a_message_expunged_while_it_is_streamed_is_still_answered(
     client.wire.reading = True
     answer = client.take()
     assert answer.count(b'x' * 700_000) == 1
-    assert answer.endswith(b'x OK [EXPUNGEISSUED] Fetch completed\r\n')
+    assert answer.endswith(b'x OK [EXPUNGEISSUED] Some of the messages are gone\r\n')
     assert client.ask('NOOP').count(b'EXPUNGE') == 2
 
 

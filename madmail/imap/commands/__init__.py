@@ -13,10 +13,12 @@ from madmail.imap.commands import (
     idle,
     list,
     metadata,
+    notify,
     quota,
     search,
     select,
     store,
+    thread,
 )
 
 __all__ = [
@@ -29,8 +31,10 @@ __all__ = [
     'idle',
     'list',
     'metadata',
+    'notify',
     'quota',
     'search',
     'select',
     'store',
+    'thread',
 ]

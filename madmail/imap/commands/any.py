@@ -18,8 +18,9 @@ from madmail.imap.syntax import Command, Enable
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
 
-capability('ID', 'ENABLE', 'UTF8=ACCEPT')
-enables('UTF8=ACCEPT')  # RFC 6855
+capability('ID', 'ENABLE', 'UTF8=ACCEPT', 'UIDONLY', 'INPROGRESS')
+# RFC 6855, 7162, 9051, 9586
+enables('UTF8=ACCEPT', 'CONDSTORE', 'QRESYNC', 'IMAP4rev2', 'UIDONLY')
 
 # What kind of thing answers, and nothing about which product or version: that helps scanners only.
 IDENTITY = (('name', 'IMAP server'),)
@@ -57,6 +58,6 @@ def enable(session: ImapSession, command: Command) -> bytes:
     # RFC 5161 3.1: what cannot be enabled, or is already, is passed over
     new = [name for name in arguments.capabilities if name in ENABLES]
     new = [name for name in dict.fromkeys(new) if name not in session.enabled]
-    session.enabled |= frozenset(new)
     session.wire.write(responses.enabled([ENABLES[name] for name in new]))
+    session.enable(*new)
     return b'OK Enable completed'

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from madmail.imap import responses
-from madmail.imap.commands.registry import capability, command
+from madmail.imap.commands.registry import Tell, capability, command
 from madmail.imap.syntax import Bad, Command, Copy
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def copy(session: ImapSession, command: Command) -> bytes:
     return b'OK [%s] Copy completed' % code if code else b'OK Copy completed'
 
 
-@command('MOVE', selected=True, writes=True)
+@command('MOVE', selected=True, writes=True, tell=Tell.EVERYTHING | Tell.OWN)
 def move(session: ImapSession, command: Command) -> bytes:
     uids, target_id, uid_validity = _chosen(session, command)
     if not uids:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from madmail.imap.commands.registry import capability, command
+from madmail.imap.commands.registry import Tell, capability, command
 from madmail.imap.syntax import Command, Expunge
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 capability('UIDPLUS')
 
 
-@command('EXPUNGE', selected=True, writes=True)
+@command('EXPUNGE', selected=True, writes=True, tell=Tell.EVERYTHING | Tell.OWN)
 def expunge(session: ImapSession, command: Command) -> bytes:
     view = session.view
     assert view is not None

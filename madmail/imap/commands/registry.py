@@ -30,6 +30,7 @@ class Tell(IntFlag):
     FLAGS = 2
     EXPUNGE = 4
     EVERYTHING = 7
+    OWN = 8  # the command itself expunges, which is told in any case
 
 
 class Verb(NamedTuple):
