@@ -26,9 +26,10 @@ setup(
         'dnspython>=2.9',
         'pyyaml>=6.0',
         'segno>=1.6',
+        'falcon>=4.0',
+        'gunicorn[gevent]>=27.0',
     ],
     extras_require={
-        'web': ['falcon>=4.0', 'gunicorn[gevent]>=22.0'],
         'redis': ['redis>=5.0'],
         'postgres': ['psycopg2-binary>=2.9'],
         'test': [

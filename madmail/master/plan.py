@@ -102,9 +102,11 @@ def preload(plan: Plan) -> dict[str, Callable[[ChildContext], Role]]:
 
 
 MAIL_LISTENERS = ('smtp', 'submission', 'submissions', 'imap', 'imaps')
+WEB_LISTENERS = ('http', 'https')
 
 SHARD = Kind('shard', 'madmail.shard.process:Shard', Renewal.TAKEOVER, own_listener=True)
 GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTENERS)
+WEB = Kind('web', 'madmail.web.process:WebRole', Renewal.OVERLAP, WEB_LISTENERS)
 COURIER = Kind('courier', 'madmail.delivery.courier:CourierRole', Renewal.AFTER)
 
 
@@ -138,12 +140,14 @@ def relay() -> Plan:
             return shards
         if kind is GATE:
             return settings['processes.gates'] or auto()
+        if kind is WEB:
+            return int(any(settings[f'listen.{name}'] for name in WEB_LISTENERS))
         return 1
 
     shared = mmap.mmap(-1, peers.SIZE)
     peers.prepare(shared)
     return Plan(
-        (SHARD, GATE, COURIER),
+        (SHARD, GATE, WEB, COURIER),
         count,
         slots=peers.SLOTS,
         shared=shared,

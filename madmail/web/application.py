@@ -1,0 +1,51 @@
+"""The Falcon app of a web worker: routes, and answers to what no route expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import falcon
+
+from madmail import log
+from madmail.web.federation import MxDeliv
+from madmail.web.services import Services
+
+_log = log.get('web')
+
+ALIVE = '/-/alive'  # only on the probe
+
+
+class Alive:
+    """The heartbeat of the worker: a request through its whole loop."""
+
+    def on_get(self, request: falcon.Request, response: falcon.Response) -> None:
+        if request.env.get('REMOTE_ADDR'):
+            raise falcon.HTTPNotFound
+        response.text = 'alive'
+
+
+def build(services: Services) -> falcon.App:
+    """The WSGI application."""
+    app = falcon.App(media_type=falcon.MEDIA_TEXT)
+    app.req_options.strip_url_path_trailing_slash = True
+    app.set_error_serializer(_say)
+    app.add_error_handler(Exception, _failed)
+    app.add_route(ALIVE, Alive())
+    app.add_route('/mxdeliv', MxDeliv(services))
+    return app
+
+
+def _say(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
+    """The status in words, and nothing of the request."""
+    response.content_type = falcon.MEDIA_TEXT
+    response.text = error.title or str(error.status)
+
+
+def _failed(
+    request: falcon.Request, response: falcon.Response, error: Exception, params: dict[str, Any]
+) -> None:
+    """Breakage: counted, logged without what it was about."""
+    if isinstance(error, falcon.HTTPError):
+        raise error
+    _log.exception('request failed', error)
+    raise falcon.HTTPInternalServerError

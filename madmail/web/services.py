@@ -1,0 +1,114 @@
+"""What the apps of one web worker share.
+
+A worker is outside the bus.  It looks at the control database's change counter
+instead, at most once in LOOK seconds and only when it has something to do, and
+reads settings and federation rules anew when somebody has changed them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from madmail.account.address import mail_domain
+from madmail.account.placement import shard_of
+from madmail.account.rates import Gcra
+from madmail.delivery.federation import Federation
+from madmail.delivery.policy import Policy
+from madmail.settings import Settings
+from madmail.shard.calls import ShardClients, ShardUnavailable
+from madmail.smtp.reply import Reply
+from madmail.store.control import Control, LiveSettings
+from madmail.store.interface import Body
+from madmail.store.spool import Spool
+from madmail.web.counters import Counters
+
+LOOK = 1.0  # seconds between two looks at the control database
+
+
+class Origin(Protocol):
+    """Whether a message comes from where it says; fed with it as it came."""
+
+    def feed(self, octets: bytes) -> None: ...
+
+    def finish(self) -> Reply | None:
+        """None = it does.  May block its greenlet for DNS."""
+
+
+class Services:
+    """Made in the worker's process; `receive` is where mail goes."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state_dir: Path,
+        *,
+        shards: int,
+        slot: int = 0,
+        counters: Counters | None = None,
+        origin: Callable[[], Origin] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self.state_dir = state_dir
+        self.domain = mail_domain(settings['domain'])
+        self.counters = counters or Counters()
+        self.origin = origin
+        self.federation = Federation(state_dir, settings, self.domain)
+        self.policy = Policy(self.domain, settings, self.federation)
+        self.clients = ShardClients(state_dir, shards)
+        self.monotonic = monotonic
+        self._shards = shards
+        self._spools = spools(state_dir, slot)
+        self._control = Control(state_dir)
+        self._live = LiveSettings(state_dir, settings)
+        self._changes = self._control.changes()
+        self._looked = monotonic()
+        self._rates: dict[str, Gcra] = {}
+
+    def refresh(self) -> None:
+        """Take over what was changed in the control database."""
+        now = self.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        changes = self._control.changes()
+        if changes != self._changes:
+            self._changes = changes
+            self._live.reload()
+            self.federation.reload()
+
+    def rate(self, name: str, peer: str) -> float:
+        """Count one event of `peer` under the limit `name` (a minute); seconds to wait, or 0."""
+        limit = self.settings[name]
+        if not limit or not peer:
+            return 0.0
+        rate = self._rates.setdefault(name, Gcra(limit, limit))
+        if rate.per_minute != limit:
+            rate.set(limit, limit)
+        return rate.allow(peer, self.monotonic())
+
+    def spool(self) -> Spool:
+        return Spool(self._spools)
+
+    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
+        """Judged mail from elsewhere to local recipients, by any shard that answers.
+
+        Raises ShardUnavailable when none does.  It is asked under one id, so
+        a shard that took the message and could not say so does no harm.
+        """
+        first = shard_of(recipients[0], self._shards)
+        for step in range(self._shards):
+            try:
+                shard = (first + step) % self._shards
+                return self.clients.receive(shard, body, recipients, message_id)
+            except ShardUnavailable:
+                continue
+        raise ShardUnavailable('no shard answers')
+
+
+def spools(state_dir: Path, slot: int) -> Path:
+    """Where the workers of one web process keep large messages while they come in."""
+    return state_dir / 'web' / str(slot)
