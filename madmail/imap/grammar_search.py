@@ -1,14 +1,19 @@
-"""SEARCH (RFC 3501 6.4.4; RFC 4731 RETURN, RFC 5032 OLDER/YOUNGER, RFC 7162 MODSEQ)."""
+"""SEARCH, SORT, THREAD, CANCELUPDATE (RFC 3501 6.4.4; RFC 5256; RFC 4731 and 5267 RETURN;
+RFC 5032 OLDER/YOUNGER, RFC 7162 MODSEQ)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from madmail.imap.syntax import (
     MAX_MODSEQ,
+    MAX_NUMBER,
     And,
     Bad,
+    CancelUpdate,
     Comparison,
+    Criterion,
     Day,
     Everything,
     FlagIs,
@@ -22,7 +27,9 @@ from madmail.imap.syntax import (
     Search,
     SearchKey,
     Size,
+    Sort,
     Text,
+    Thread,
     Uids,
     Within,
 )
@@ -33,7 +40,15 @@ MAX_DEPTH = 50  # parentheses, NOT and OR within each other
 MAX_KEYS = 500
 MAX_TEXT = 4096  # octets of one string
 
-_RETURNS = frozenset(('MIN', 'MAX', 'ALL', 'COUNT', 'SAVE'))
+MAX_CRITERIA = 20
+MAX_TAGS = 100
+
+_RETURNS = frozenset(('MIN', 'MAX', 'ALL', 'COUNT', 'SAVE', 'PARTIAL', 'UPDATE', 'CONTEXT'))
+_CRITERIA = frozenset(
+    ('ARRIVAL', 'CC', 'DATE', 'FROM', 'SIZE', 'SUBJECT', 'TO', 'DISPLAYFROM', 'DISPLAYTO')
+)
+_ALGORITHMS = frozenset(('ORDEREDSUBJECT', 'REFERENCES', 'REFS'))
+_PARTIAL = re.compile(rb'(-?)([0-9]{1,10}):(-?)([0-9]{1,10})(?=[ )])')
 
 
 class _Query:
@@ -120,34 +135,84 @@ class _Query:
 def search(reader: Reader) -> Search:
     """The arguments of SEARCH and UID SEARCH."""
     query = _Query(reader)
-    returns: tuple[str, ...] | None = None
     reader.space()
-    if _ahead(reader, b'RETURN'):  # RFC 4731 3.1, RFC 4466 2.6.1
-        reader.space()
-        returns = _returns(reader)
-        reader.space()
+    returns, partial = _return(reader)
     if _ahead(reader, b'CHARSET'):
         reader.space()
-        charset = reader.astring().upper()
-        if charset not in (b'UTF-8', b'US-ASCII', b'ASCII'):
-            raise Bad(
-                'Unknown charset', status=b'NO', code=b'BADCHARSET (UTF-8 US-ASCII)'
-            )  # RFC 3501 6.4.4
-        query.charset = 'utf-8' if charset == b'UTF-8' else 'ascii'
+        _charset(query)
         reader.space()
-    return Search(query.keys_until_closed(0), returns)
+    return Search(query.keys_until_closed(0), returns, partial)
 
 
-def _ahead(reader: Reader, word: bytes) -> bool:
-    end = reader.position + len(word)
-    if reader.line[reader.position : end].upper() != word or reader.line[end : end + 1] != b' ':
-        return False
-    reader.position = end
-    return True
+def sort(reader: Reader) -> Sort:
+    """RFC 5256 3, RFC 5267 3: [RETURN (…)] (criteria) charset keys."""
+    reader.space()
+    returns, partial = _return(reader)
+    reader.expect(b'(')
+    criteria: list[Criterion] = []
+    while True:
+        reader.blanks()
+        name = reader.atom()
+        reverse = name == 'REVERSE'
+        if reverse:
+            reader.space()
+            name = reader.atom()
+        if name not in _CRITERIA:
+            raise Bad('Unknown sort criterion')
+        criteria.append(Criterion(name, reverse))
+        if len(criteria) > MAX_CRITERIA:
+            raise Bad('Too many sort criteria')
+        if not reader.blanks() or reader.peek() == 0x29:
+            break
+    reader.expect(b')')
+    reader.space()
+    return Sort(Search(_charset_and_keys(reader), returns, partial), tuple(criteria))
 
 
-def _returns(reader: Reader) -> tuple[str, ...]:
+def thread(reader: Reader) -> Thread:
+    """RFC 5256 3: algorithm charset keys."""
+    reader.space()
+    algorithm = reader.atom()
+    if algorithm not in _ALGORITHMS:
+        raise Bad('Unknown threading algorithm')
+    reader.space()
+    return Thread(algorithm, _charset_and_keys(reader))
+
+
+def cancel_update(reader: Reader) -> CancelUpdate:
+    """RFC 5267 4.3.5"""
+    reader.space()
+    tags = [reader.string()]
+    while reader.more():
+        tags.append(reader.string())
+        if len(tags) > MAX_TAGS:
+            raise Bad('Too many tags')
+    return CancelUpdate(tuple(tags))
+
+
+def _charset_and_keys(reader: Reader) -> SearchKey:
+    query = _Query(reader)
+    _charset(query)
+    reader.space()
+    return query.keys_until_closed(0)
+
+
+def _charset(query: _Query) -> None:
+    charset = query.reader.astring().upper()
+    if charset not in (b'UTF-8', b'US-ASCII', b'ASCII'):
+        raise Bad(
+            'Unknown charset', status=b'NO', code=b'BADCHARSET (UTF-8 US-ASCII)'
+        )  # RFC 3501 6.4.4
+    query.charset = 'utf-8' if charset == b'UTF-8' else 'ascii'
+
+
+def _return(reader: Reader) -> tuple[tuple[str, ...] | None, tuple[int, int] | None]:
+    """RETURN and its options, if it is there (RFC 4731 3.1, RFC 4466 2.6.1)."""
+    if not _ahead(reader, b'RETURN'):
+        return None, None
+    reader.space()
     options: dict[str, None] = {}
+    partial: tuple[int, int] | None = None
     reader.expect(b'(')
     while True:
         reader.blanks()
@@ -156,9 +221,39 @@ def _returns(reader: Reader) -> tuple[str, ...]:
             break
         if option not in _RETURNS:
             raise Bad('Unknown SEARCH return option')
+        if option == 'PARTIAL':
+            if partial is not None:
+                raise Bad('PARTIAL is given twice')
+            reader.space()
+            partial = partial_range(reader)
         options[option] = None
     reader.expect(b')')
-    return tuple(options)
+    if partial is not None and 'ALL' in options:
+        raise Bad('PARTIAL and ALL exclude each other')  # RFC 9394 3.1
+    reader.space()
+    return tuple(options), partial
+
+
+def partial_range(reader: Reader) -> tuple[int, int]:
+    """RFC 9394 5: 1:100, or -1:-100 from the end; the one nearer to its end comes first."""
+    found = _PARTIAL.match(reader.line, reader.position)
+    if found is None:
+        raise Bad('Invalid PARTIAL range')
+    first, last = int(found[2]), int(found[4])
+    if found[1] != found[3] or not 0 < first <= MAX_NUMBER or not 0 < last <= MAX_NUMBER:
+        raise Bad('Invalid PARTIAL range')
+    reader.position = found.end()
+    if first > last:
+        first, last = last, first
+    return (-first, -last) if found[1] else (first, last)
+
+
+def _ahead(reader: Reader, word: bytes) -> bool:
+    end = reader.position + len(word)
+    if reader.line[reader.position : end].upper() != word or reader.line[end : end + 1] != b' ':
+        return False
+    reader.position = end
+    return True
 
 
 _PLAIN: dict[str, SearchKey] = {

@@ -1,38 +1,38 @@
 """Finding text in headers and bodies for SEARCH (RFC 3501 6.4.4).
 
 Text is compared after undoing RFC 2047 words, transfer encodings and charsets,
-normalised and without regard to case, in all of Unicode.  Bodies are searched
-in text parts and in the headers of embedded messages; encrypted content, which
-is nearly all there is, has neither.
+by i;unicode-casemap (I18NLEVEL=1), so without regard to case in all of Unicode.
+Bodies are searched in text parts and in the headers of embedded messages;
+encrypted content, which is nearly all there is, has neither.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-import unicodedata
 from binascii import a2b_qp
 from datetime import date
 from email.utils import parsedate
 
 from madmail.message import header_fields, transfer_encoding
+from madmail.message.collation import casemap
+from madmail.message.envelope import addresses
 from madmail.message.parts import Part
 from madmail.message.structure import Structure
 
+WINDOW = 32 * 1024  # characters folded at once
 MAX_SEARCHED = 4 * 1024 * 1024  # octets of one message's text looked at
 
 _WORD = re.compile(rb'=\?([^?\s*]{1,40})(?:\*[^?\s]*)?\?([BbQq])\?([^?\s]*)\?=')
 _BETWEEN_WORDS = re.compile(rb'(\?=)[ \t\r\n]+(?==\?[^?\s]{1,80}\?[BbQq]\?)')
 # Python codecs that are no charsets of mail; some take quadratic time.
 _NO_CHARSETS = frozenset(('idna', 'punycode', 'unicode-escape', 'raw-unicode-escape'))
+_ADDRESSES = frozenset(('from', 'to', 'cc', 'bcc'))
+_RUN = re.compile(r'[A-Z0-9]+')
 _EPOCH = date(1970, 1, 1).toordinal()
 
 
-def fold(text: str) -> str:
-    """The form in which texts are compared."""
-    if text.isascii():
-        return text.lower()
-    return unicodedata.normalize('NFC', text.casefold())
+fold = casemap  # the form in which texts are compared
 
 
 def header_contains(block: bytes, field: str, needle: str) -> bool:
@@ -43,7 +43,39 @@ def header_contains(block: bytes, field: str, needle: str) -> bool:
     values = header_fields.all_values(block, field.encode('ascii', 'replace'))
     if not needle:
         return bool(values)
-    return any(needle in fold(decode_words(value)) for value in values)
+    for value in values:
+        text = fold(decode_words(value))
+        if needle in text:
+            return True
+        if (
+            field in _ADDRESSES
+            and _may_hold(value, text, needle)
+            and needle in fold(_canonical(value))
+        ):
+            return True
+    return False
+
+
+def _may_hold(value: bytes, text: str, needle: str) -> bool:
+    """Whether the addresses could hold what their text does not: a cheap look."""
+    if b'\\' in value or b'=?' in value:
+        return True
+    words = _RUN.findall(needle)
+    return not words or max(words, key=len) in text
+
+
+def _canonical(value: bytes) -> str:
+    """An address field as `Name <user@domain>, …`, without comments and quotes."""
+    listed = []
+    for address in addresses(value):
+        if address.mailbox is None:
+            continue
+        mailbox = to_text(address.mailbox, '')
+        name = decode_words(address.name) if address.name else ''
+        if address.host is not None:
+            mailbox = f'<{mailbox}@{to_text(address.host, "")}>'
+        listed.append(f'{name} {mailbox}' if name else mailbox)
+    return ', '.join(listed)
 
 
 def text_contains(structure: Structure, needle: str, body_only: bool) -> bool:
@@ -70,9 +102,24 @@ def text_contains(structure: Structure, needle: str, body_only: bool) -> bool:
             end = min(part.end, part.body_start + budget)
             octets = structure.octets.read(part.body_start, end)
             budget -= len(octets)
-            if needle in fold(_part_text(octets, part)):
+            if _contains(_part_text(octets, part), needle):
                 return True
     return False
+
+
+def _contains(text: str, needle: str) -> bool:
+    """Whether a long text holds `needle`, folded a window at a time.
+
+    Folding holds the interpreter, so a large text must not be folded at once
+    even in a thread.
+    """
+    if len(text) <= WINDOW or text.isascii():
+        return needle in fold(text)
+    # Every character folds to at least one, so an overlap of the needle's length suffices.
+    return any(
+        needle in fold(text[start : start + WINDOW + len(needle)])
+        for start in range(0, len(text), WINDOW)
+    )
 
 
 def sent_day(block: bytes) -> int | None:
