@@ -159,7 +159,7 @@ def test_lsub_and_subscriptions(login: Login) -> None:
     client.ask('DELETE foo/bar')
     assert client.lines('LSUB "" *')[:-1] == ['* LSUB () "/" "foo/bar"']
     assert client.lines('LIST (SUBSCRIBED) "" *')[:-1] == [
-        '* LIST (\\Noselect \\NonExistent \\HasNoChildren \\Subscribed) "/" "foo/bar"'
+        '* LIST (\\NonExistent \\HasNoChildren \\Subscribed) "/" "foo/bar"'
     ]
     client.ask('UNSUBSCRIBE foo/bar')
     assert client.lines('LSUB "" *')[:-1] == []
@@ -184,7 +184,7 @@ def test_extended_list_with_status_and_special_use(filled: Fill) -> None:
     ]
     assert client.lines('LIST (SUBSCRIBED RECURSIVEMATCH) "" %')[:-1] == [
         '* LIST (\\HasNoChildren \\Subscribed \\Sent) "/" "Sent"',
-        '* LIST (\\Noselect \\NonExistent \\HasChildren) "/" "top" ("CHILDINFO" ("SUBSCRIBED"))',
+        '* LIST (\\NonExistent \\HasChildren) "/" "top" ("CHILDINFO" ("SUBSCRIBED"))',
     ]
 
 

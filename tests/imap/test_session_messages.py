@@ -324,7 +324,8 @@ def test_search_keys(login: Login) -> None:
         assert client.lines(f'SEARCH {key}')[0] == expected, key
         assert client.lines(f'UID SEARCH {key}')[0] == expected, key
     assert client.ask('SEARCH CHARSET KOI8-R TEXT x').startswith(b't NO [BADCHARSET')
-    assert client.ask('SEARCH 9').startswith(b't BAD ')
+    for key in ('9', '9:12', 'NOT 1:9'):
+        assert client.ask(f'SEARCH {key}') == b'* SEARCH\r\nt OK Search completed\r\n'
 
 
 def test_esearch_and_saved_results(filled: Fill) -> None:

@@ -6,6 +6,7 @@ Importing the package registers all of them, see `registry`.
 from madmail.imap.commands import (
     any,
     append,
+    compress,
     copy,
     expunge,
     fetch,
@@ -24,6 +25,7 @@ from madmail.imap.commands import (
 __all__ = [
     'any',
     'append',
+    'compress',
     'copy',
     'expunge',
     'fetch',

@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from madmail.imap import responses
+from madmail.imap import object_id, responses
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.mailbox_name import DELIMITER, Pattern
 from madmail.imap.syntax import MAX_NUMBER, Bad, Command, List, Lsub, Status
-from madmail.store.interface import Flag, Mailbox
+from madmail.store.interface import Mailbox
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
 
 capability('NAMESPACE', 'CHILDREN', 'LIST-EXTENDED', 'LIST-STATUS', 'SPECIAL-USE', 'STATUS=SIZE')
-
-ROWS = 1000  # messages read at once to count the deleted
 
 
 @command('NAMESPACE')
@@ -63,7 +61,10 @@ class _Listing:
             if 'RECURSIVEMATCH' in arguments.selection:
                 names |= parents(self._subscribed)
         chosen = {name for name in names if self._selected(name)}
-        above = parents(chosen) if 'RECURSIVEMATCH' in arguments.selection else set()
+        above: set[str] = set()
+        if 'RECURSIVEMATCH' in arguments.selection:
+            # RFC 5258 3.5: a parent tells of those below it that are not shown themselves
+            above = parents(name for name in chosen if not pattern.matches(name))
         for name in in_order(names):
             if (name in chosen or name in above) and pattern.matches(name):
                 self._write(name, name in above)
@@ -81,20 +82,24 @@ class _Listing:
         row = self._boxes.get(name)
         attributes = []
         if row is None:
-            # RFC 5258 3: \NonExistent implies \Noselect, but old clients know only that
-            attributes.append('\\Noselect')
-            if self._arguments.extended:
-                attributes.append('\\NonExistent')
+            # RFC 5258 3: \NonExistent implies \Noselect, which is what others know
+            attributes.append('\\NonExistent' if self._arguments.extended else '\\Noselect')
         attributes.append('\\HasChildren' if name in self._parents else '\\HasNoChildren')
         if name in self._subscribed:
             attributes.append('\\Subscribed')
         if row is not None:
             attributes.extend(row.special_use.split())
-        child_info = ('SUBSCRIBED',) if above and 'SUBSCRIBED' in self._arguments.selection else ()
+        # RFC 5258 4, RFC 6154 2: which criteria those below it meet
+        criteria = self._arguments.selection & {'SUBSCRIBED', 'SPECIAL-USE'}
+        child_info = sorted(criteria) if above else ()
         session = self._session
-        session.wire.write(responses.list_(attributes, name, child_info=child_info))
+        session.wire.write(
+            responses.list_(attributes, name, utf8=session.utf8, child_info=child_info)
+        )
         if row is not None and 'STATUS' in self._arguments.returns:
-            session.wire.write(responses.status(name, _items(session, row, self._arguments.status)))
+            session.wire.write(
+                responses.status(name, _items(session, row, self._arguments.status), session.utf8)
+            )
 
 
 @command('LSUB')
@@ -116,7 +121,7 @@ def lsub(session: ImapSession, command: Command) -> bytes:
                 if parent not in subscribed and pattern.matches(parent):
                     found[parent] = ('\\Noselect',)
     for name in in_order(found):
-        session.wire.write(responses.list_(found[name], name, verb=b'LSUB'))
+        session.wire.write(responses.list_(found[name], name, utf8=session.utf8, verb=b'LSUB'))
     return b'OK Lsub completed'
 
 
@@ -128,7 +133,7 @@ def status(session: ImapSession, command: Command) -> bytes:
     if row is None:
         return b'NO [NONEXISTENT] Mailbox does not exist'
     items = _items(session, row, arguments.items)
-    session.wire.write(responses.status(arguments.mailbox, items))
+    session.wire.write(responses.status(arguments.mailbox, items, session.utf8))
     return b'OK Status completed'
 
 
@@ -136,7 +141,7 @@ def _items(session: ImapSession, row: Mailbox, names: Iterable[str]) -> list[tup
     return [(name, _item(session, row, name)) for name in names]
 
 
-def _item(session: ImapSession, row: Mailbox, name: str) -> int:
+def _item(session: ImapSession, row: Mailbox, name: str) -> int | str:
     if name == 'MESSAGES':
         return row.messages
     if name == 'UIDNEXT':
@@ -145,6 +150,9 @@ def _item(session: ImapSession, row: Mailbox, name: str) -> int:
         return row.uid_validity
     if name == 'UNSEEN':
         return row.unseen
+    if name == 'HIGHESTMODSEQ':
+        session.enable('CONDSTORE')  # RFC 7162 3.1
+        return row.highest_modseq
     if name == 'RECENT':
         return session.shard.boxes.recent(row)
     if name == 'SIZE':
@@ -152,23 +160,13 @@ def _item(session: ImapSession, row: Mailbox, name: str) -> int:
     if name == 'APPENDLIMIT':
         limit: int = session.shard.settings['limits.max_message_size']
         return limit or MAX_NUMBER
-    if name in ('DELETED', 'DELETED-STORAGE'):
-        return _deleted(session, row, octets=name != 'DELETED')
+    if name == 'DELETED':
+        return session.shard.store.deleted(row.id)[0]
+    if name == 'DELETED-STORAGE':
+        return session.shard.store.deleted(row.id)[1]  # octets (RFC 9208 4.1.4)
+    if name == 'MAILBOXID':
+        return object_id.mailbox_id(session.shard.store.salt(row.account_id), row)
     raise Bad('Unknown STATUS item')
-
-
-def _deleted(session: ImapSession, row: Mailbox, *, octets: bool) -> int:
-    """RFC 9208 5.1: messages marked \\Deleted, or their octets."""
-    total = 0
-    first = 1
-    while first < row.uid_next:
-        rows = session.shard.store.messages(row.id, first, row.uid_next - 1, ROWS)
-        total += sum(m.size if octets else 1 for m in rows if m.flags & Flag.DELETED)
-        if len(rows) < ROWS:
-            break
-        first = rows[-1].uid + 1
-        session.check()
-    return total
 
 
 def parents(names: Iterable[str]) -> set[str]:

@@ -106,7 +106,8 @@ def _answer(
 
 def _order_matters(returns: Sequence[str] | None) -> bool:
     """COUNT and SAVE are the same in any order."""
-    return returns is None or not returns or not {'COUNT', 'SAVE', 'CONTEXT'}.issuperset(returns)
+    wanted = set(returns or ()) - {'CONTEXT'}
+    return not wanted or not wanted <= {'COUNT', 'SAVE'}
 
 
 def _contexts(view: View, tag: bytes) -> Contexts:
