@@ -39,7 +39,7 @@ from madmail.imap.syntax import (
 )
 from madmail.imap.view import View
 from madmail.shard.services import ShardServices
-from madmail.shard.wire import CORK_LIMIT, Gone, Wire, yield_to_others
+from madmail.shard.wire import CORK_LIMIT, Gone, Stream, yield_to_others
 from madmail.store.interface import (
     Account,
     MailboxExists,
@@ -48,7 +48,9 @@ from madmail.store.interface import (
     StoreFull,
 )
 
-TURN = 0.005  # seconds of work before others get the loop
+# PERF: a delivery needs three turns of the loop, so a session that floods commands
+# costs others three of these; a turn takes 20 us (benchmarks/slow.py).
+TURN = 0.001  # seconds of work before others get the loop
 MAX_BADS = 10  # in a row, then the connection is closed
 PROGRESS = 10.0  # seconds between two signs of life of a long command (RFC 9585 3)
 AWAIT = 0.002  # seconds between two looks whether a response is complete
@@ -86,7 +88,7 @@ class ImapSession:
     )
 
     def __init__(
-        self, wire: Wire, shard: ShardServices, account: Account, tag: bytes = b''
+        self, wire: Stream, shard: ShardServices, account: Account, tag: bytes = b''
     ) -> None:
         self.wire = wire
         self.shard = shard
@@ -319,7 +321,7 @@ class ImapSession:
 
     @classmethod
     def thaw(
-        cls, wire: Wire, shard: ShardServices, account: Account, state: dict[str, Any]
+        cls, wire: Stream, shard: ShardServices, account: Account, state: dict[str, Any]
     ) -> ImapSession:
         """The session as it was; what happened meanwhile becomes news."""
         session = cls(wire, shard, account)

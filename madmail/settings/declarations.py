@@ -71,6 +71,7 @@ SECTIONS: dict[str, str] = {
     'master': 'Supervision of the processes',
     'policy': 'What mail passes',
     'accounts': 'Accounts',
+    'imap': 'IMAP',
     'limits': 'Limits; 0 means no limit',
     'federation': 'Exchange of mail with other relays',
     'dkim': 'Signatures under mail to other relays',
@@ -392,6 +393,14 @@ declare(
     'down to five points less.',
     applies=LIVE,
     unit='percent',
+)
+declare(
+    'imap.compress',
+    Boolean(),
+    True,
+    'Offer compression to IMAP clients (COMPRESS=DEFLATE): a quarter less to transfer, for about '
+    '0.1 ms of CPU a message.',
+    applies=LIVE,
 )
 declare(
     'limits.imap_idle',

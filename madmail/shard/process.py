@@ -23,6 +23,7 @@ from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
 from madmail.delivery.federation import Federation
 from madmail.delivery.router import Router
+from madmail.imap.compress import Compressed
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
 from madmail.master.child import ChildContext
@@ -203,7 +204,7 @@ class Shard:
         if wire.busy or wire.unsent or session is None:
             return
         state = None
-        if bequest is not None and isinstance(session, (ImapSession, SmtpSession)):
+        if bequest is not None and isinstance(session, (ImapSession, SmtpSession, Compressed)):
             state = session.freeze()
         if state is None or bequest is None:
             session.retire()
@@ -220,10 +221,12 @@ class Shard:
             stream.close()
             return
         wire = self._wire(stream)
-        session: ImapSession | SmtpSession
+        session: ImapSession | SmtpSession | Compressed
         if state['protocol'] == 'imap':
             assert account is not None
             session = ImapSession.thaw(wire, self, account, state)
+            if 'deflate' in state:
+                session = Compressed.thaw(wire, session, state['deflate'])
         else:
             session = SmtpSession.thaw(wire, self, account, state)
         if account is not None:

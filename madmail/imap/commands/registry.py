@@ -65,7 +65,7 @@ def command(
 
 
 def capability(*words: Word) -> None:
-    """Announce the words after login; a function gives a word that depends on settings."""
+    """Announce the words after login; a function gives a word that depends on settings, or ''."""
     _words.extend(words)
 
 
@@ -77,7 +77,7 @@ def enables(*words: str) -> None:
 def capabilities(shard: ShardServices) -> bytes:
     """The list as it stands in CAPABILITY responses and codes (RFC 3501 7.2.1)."""
     words = [word if isinstance(word, str) else word(shard) for word in _words]
-    return ' '.join(words).encode('ascii')
+    return ' '.join(filter(None, words)).encode('ascii')
 
 
 # RFC 3501 6.1.1: IMAP4rev1 must be in every list; clients look for it first.
