@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from madmail.cli import accounts, blocklist, relay
+from madmail.cli import accounts, blocklist, endpoints, federation, relay
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Declined, Failure, Result, failure_as_json
 from madmail.master.exits import FAILED, OK, USAGE, Stop
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
             '--json', action='store_true', default=default or False, help='one line of JSON'
         )
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    for family in (relay, accounts, blocklist):
+    for family in (relay, accounts, blocklist, federation, endpoints):
         family.add_commands(commands, [after])
     return top
 
