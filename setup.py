@@ -38,7 +38,7 @@ setup(
             'ruff>=0.8',
             'mypy>=1.13',
             'PGPy>=0.6',
-            'dkimpy>=1.1',
+            'dkimpy[ed25519]>=1.1',
             'standard-imghdr; python_version >= "3.13"',  # PGPy imports it
             'deltachat-rpc-server>=2.0',
             'deltachat-rpc-client>=2.0',
