@@ -1,4 +1,4 @@
-"""FETCH and STORE (RFC 3501 6.4.5, 6.4.6; RFC 7162, RFC 3516, RFC 8474)."""
+"""FETCH and STORE (RFC 3501 6.4.5, 6.4.6; RFC 7162, RFC 3516, RFC 8474, RFC 8514)."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ _SIMPLE = {
         'MODSEQ',
         'EMAILID',
         'THREADID',
+        'SAVEDATE',
     ]
 }
 _SIMPLE['RFC822'] = FetchItem('SECTION', b'RFC822', Section(), peek=False)

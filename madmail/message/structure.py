@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from madmail.message import header_fields, transfer_encoding
+from madmail.message import header_fields
 from madmail.message.envelope import Envelope, envelope
 from madmail.message.octets import Octets
 from madmail.message.parts import Part, tree
@@ -112,22 +112,14 @@ class Structure:
         octets = header_fields.select(block, fields, inverted=text == 'HEADER.FIELDS.NOT')
         return octets if partial is None else octets[partial[0] : partial[0] + partial[1]]
 
-    def decoded(self, numbers: tuple[int, ...]) -> bytes | None:
-        """A part's content without its transfer encoding, in memory (RFC 3516).
-
-        None if there is no such part; raises `transfer_encoding.Unknown`.
-        """
-        if not numbers:
-            return self.octets.read(0, self.octets.size)
-        part = self.part(numbers)
-        if part is None:
-            return None
-        return transfer_encoding.decode(self.octets.read(part.body_start, part.end), part.encoding)
-
 
 def _cut(start: int, end: int, partial: tuple[int, int] | None) -> Span:
-    length = end - start
+    return cut(Span(start, end - start), partial)
+
+
+def cut(span: Span, partial: tuple[int, int] | None) -> Span:
+    """The octets of `partial` (origin, length); none behind the end (RFC 3501 6.4.5)."""
     if partial is None:
-        return Span(start, length)
-    origin = min(partial[0], length)
-    return Span(start + origin, min(partial[1], length - origin))
+        return span
+    origin = min(partial[0], span.length)
+    return Span(span.offset + origin, min(partial[1], span.length - origin))

@@ -100,12 +100,6 @@ def test_a_message_at_the_root_numbers_its_parts_below_one() -> None:
     assert octets(message, (1, 1)) == b'x\r\ny\r\n'
 
 
-def test_decoded_content() -> None:
-    assert NESTED.decoded((1, 2)) == b'<p> </p>\r\n'
-    assert NESTED.decoded((3,)) == b'\0\0\0'
-    assert NESTED.decoded((9,)) is None
-
-
 # -- header fields
 
 names = st.sampled_from([b'From', b'X-a', b'SUBJECT', b'To', b'X-A-B'])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from madmail.imap import mailbox_name
+from madmail.imap import mailbox_name, object_id, responses
 from madmail.imap.commands.list import parents
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.mailbox_name import DELIMITER
@@ -31,10 +31,11 @@ def create(session: ImapSession, command: Command) -> bytes:
     if taken.intersection(arguments.special_use):
         # RFC 6154 3: a server may allow each use once
         return b'NO [USEATTR] Another mailbox has this use'
-    session.shard.store.create_mailbox(
+    row = session.shard.store.create_mailbox(
         session.account.id, arguments.mailbox, ' '.join(arguments.special_use)
     )
-    return b'OK Create completed'
+    found = object_id.mailbox_id(session.shard.store.salt(row.account_id), row)
+    return b'OK [MAILBOXID (%s)] Create completed' % found.encode()  # RFC 8474 4.1
 
 
 @command('DELETE')
@@ -81,8 +82,15 @@ def rename(session: ImapSession, command: Command) -> bytes:
     # Inferiors go with the mailbox; where it only is their \Noselect parent, with the topmost.
     above: set[str] = set()
     for name in sorted(moved):
+        target = new + name[len(old) :]
         if not above.intersection(parents((name,))):
-            session.shard.store.rename_mailbox(boxes[name].id, new + name[len(old) :])
+            session.shard.store.rename_mailbox(boxes[name].id, target)
+            if 'IMAP4REV2' in session.enabled:
+                # RFC 9051 6.3.6, 6.3.9.7
+                uses = boxes[name].special_use.split()
+                session.wire.write(
+                    responses.list_(uses, target, utf8=session.utf8, old_name=name)
+                )
         above.add(name)
     return b'OK Rename completed'
 

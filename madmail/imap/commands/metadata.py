@@ -84,7 +84,7 @@ def get_metadata(session: ImapSession, command: Command) -> bytes:
         # RFC 5464 4.2.1: leave out what is longer and say how long it would have been
         longest = max((len(v) for v in found.values() if len(v) > arguments.max_size), default=0)
         found = {k: v for k, v in found.items() if len(v) <= arguments.max_size}
-    session.wire.write(responses.metadata(arguments.mailbox, list(found.items())))
+    session.wire.write(responses.metadata(arguments.mailbox, list(found.items()), session.utf8))
     if longest:
         return b'OK [METADATA LONGENTRIES %d] Getmetadata completed' % longest
     return b'OK Getmetadata completed'

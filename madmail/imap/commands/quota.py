@@ -22,9 +22,11 @@ def get_quota_root(session: ImapSession, command: Command) -> bytes:
     name = command.arguments.mailbox
     limit = _limit(session)
     if limit:
-        session.wire.write(responses.quota_root(name, (ROOT,)) + _quota(session, limit))
+        session.wire.write(
+            responses.quota_root(name, (ROOT,), session.utf8) + _quota(session, limit)
+        )
     else:
-        session.wire.write(responses.quota_root(name, ()))
+        session.wire.write(responses.quota_root(name, (), session.utf8))
     return b'OK Getquotaroot completed'
 
 
