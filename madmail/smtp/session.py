@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from madmail.store.spool import Spool
 
 ERROR_LIMIT = 20  # mistakes of the peer a session
-TURN = 64  # commands after which others get the loop
+TURN = 0.001  # seconds of work before others get the loop
 SWALLOW = 1 << 20  # octets read beyond the size limit only to say that it was too much
 
 IDLE = Reply(421, '4.4.2', 'Idle too long', 'idle', Fault.PEER)
@@ -164,7 +164,7 @@ class SmtpSession:
 
     def _commands(self) -> None:
         wire, dialogue = self.wire, self.dialogue
-        served = 0
+        turn = time.monotonic()
         while True:
             line = grammar.take_line(wire.input)
             if line is None:
@@ -182,11 +182,11 @@ class SmtpSession:
             if self._retiring:
                 self._end(SHUTDOWN)
                 return
-            served += 1
-            if not served % TURN:
+            if time.monotonic() - turn > TURN:
                 # A peer that writes and never reads stops here; others go on.
                 wire.drain()
                 yield_to_others()
+                turn = time.monotonic()
 
     def _say(self, dialogue: Dialogue, line: bytes) -> bytes | None:
         """What a line is answered with; None when the session is over."""
