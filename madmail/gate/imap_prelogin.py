@@ -30,7 +30,7 @@ LINE_LIMIT = 8192  # octets
 LITERAL_LIMIT = 1024  # octets
 ID_LIMIT = 40960  # octets of an ID command: 30 fields (RFC 2971 3.3), read and not kept
 
-_CAPABILITY = b'IMAP4rev1 LITERAL+ SASL-IR ID IDLE XCHATMAIL'
+_CAPABILITY = b'IMAP4rev1 LITERAL+ SASL-IR ID IDLE'
 
 # RFC 3501 9: tag = 1*<any ASTRING-CHAR except "+">
 _COMMAND = re.compile(
