@@ -109,7 +109,7 @@ class ImapDialogue:
             if end < 0:
                 if len(buffer) >= LINE_LIMIT:
                     if self._shorten(buffer):
-                        return None
+                        continue
                     return Step(b'* BAD Line too long\r\n* BYE Line too long\r\n', Then.CLOSE)
                 return None
             self._dropped = 0
@@ -150,10 +150,12 @@ class ImapDialogue:
     def _shorten(self, buffer: bytearray) -> bool:
         """Drop what a long ID command has said so far; nobody reads it."""
         start = None if self._sasl or self._pieces else _ID.match(buffer)
-        self._dropped += len(buffer)
+        end = buffer.find(b'\n')  # behind it may stand the next command
+        self._dropped += end if end >= 0 else len(buffer)
         if start is None or self._dropped > ID_LIMIT:
             return False
-        del buffer[start.end() : -1]  # the last octet may be the CR of the line's end
+        # The last octet may be the CR of the line's end.
+        del buffer[start.end() : end - 1 if end >= 0 else -1]
         return True
 
     def _open(self, secure: bool) -> bool:

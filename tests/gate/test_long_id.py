@@ -24,7 +24,7 @@ def converse(octets: bytes, size: int) -> tuple[bytes, bool, int]:
     return said, False, most
 
 
-@pytest.mark.parametrize('size', [1, 7, 1000, 8192])
+@pytest.mark.parametrize('size', [1, 7, 1000, 8192, 10_000, 65_536])
 def test_the_longest_id_is_answered_and_the_dialogue_goes_on(size: int) -> None:
     said, closed, most = converse(LONGEST + b'a2 NOOP\r\n', size)
     assert said == b'* ID NIL\r\na1 OK ID completed\r\na2 OK NOOP completed\r\n'
