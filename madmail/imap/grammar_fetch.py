@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from madmail.imap.grammar_search import partial_range
 from madmail.imap.syntax import (
     MAX_MODSEQ,
     Bad,
@@ -93,16 +94,18 @@ def _fetch(reader: Reader, uid: bool) -> Fetch:
         reader.position = len(reader.line)
         return Fetch(numbers, *known)
     items = _items(reader, uid)
-    changed_since, vanished = None, False
+    changed_since, vanished, partial = None, False, None
     if reader.more():
-        changed_since, vanished = _modifiers(reader)
+        changed_since, vanished, partial = _modifiers(reader)
+        if partial is not None and not uid:
+            raise Bad('PARTIAL needs UID FETCH')  # RFC 9394 3.3
         if vanished and not (uid and changed_since is not None):
             raise Bad('VANISHED needs UID FETCH with CHANGEDSINCE')  # RFC 7162 3.2.6
     elif reader.position == len(reader.line) and b'\0' not in rest and len(rest) <= _KNOWN_OCTETS:
         if len(_known) >= _KNOWN_LISTS:
             _known.clear()
         _known[uid, rest] = items
-    return Fetch(numbers, *items, changed_since, vanished)
+    return Fetch(numbers, *items, changed_since, vanished, partial)
 
 
 def _items(reader: Reader, uid: bool) -> _Items:
@@ -254,9 +257,9 @@ def _spell(name: bytes) -> bytes:
     return b'"%s"' % name.replace(b'\\', b'\\\\').replace(b'"', b'\\"')
 
 
-def _modifiers(reader: Reader) -> tuple[int | None, bool]:
-    """RFC 7162 3.1.4.1, 3.2.6: (CHANGEDSINCE n [VANISHED])."""
-    changed_since = None
+def _modifiers(reader: Reader) -> tuple[int | None, bool, tuple[int, int] | None]:
+    """RFC 7162 3.1.4.1, 3.2.6: (CHANGEDSINCE n [VANISHED]); RFC 9394 3.3: (PARTIAL range)."""
+    changed_since = partial = None
     vanished = False
     reader.expect(b'(')
     while True:
@@ -269,12 +272,15 @@ def _modifiers(reader: Reader) -> tuple[int | None, bool]:
             changed_since = reader.number(MAX_MODSEQ)
         elif modifier == 'VANISHED':
             vanished = True
+        elif modifier == 'PARTIAL':
+            reader.space()
+            partial = partial_range(reader)
         else:
             raise Bad('Unknown FETCH modifier')
     reader.expect(b')')
-    if changed_since is None and not vanished:
+    if changed_since is None and not vanished and partial is None:
         raise Bad('Empty FETCH modifiers')
-    return changed_since, vanished
+    return changed_since, vanished, partial
 
 
 def store(reader: Reader) -> Store:

@@ -36,7 +36,7 @@ from madmail.imap.syntax import (
     Uids,
     Within,
 )
-from madmail.imap.view import Ranges
+from madmail.imap.view import Ranges, inside
 from madmail.message import search_text
 from madmail.message.structure import Structure
 from madmail.store.interface import Message
@@ -217,7 +217,7 @@ class Plan:
         view = self._view
         if isinstance(key, Numbers | Uids):
             ranges = self._named(key.set, isinstance(key, Uids))
-            return lambda m: _inside(ranges, m.row.uid)
+            return lambda m: inside(ranges, m.row.uid)
         if isinstance(key, FlagIs):
             bit, wanted = key.bit, key.bit if key.present else 0
             return lambda m: m.row.flags & bit == wanted
@@ -284,17 +284,6 @@ def _holds(key: SearchKey, *kinds: type) -> bool:
     if isinstance(key, Not):
         return _holds(key.key, *kinds)
     return isinstance(key, kinds)
-
-
-def _inside(ranges: Ranges, uid: int) -> bool:
-    low, high = 0, len(ranges)
-    while low < high:
-        middle = (low + high) // 2
-        if ranges[middle][1] < uid:
-            low = middle + 1
-        else:
-            high = middle
-    return low < len(ranges) and ranges[low][0] <= uid
 
 
 def _intersection(one: Ranges, other: Ranges) -> Ranges:

@@ -357,6 +357,7 @@ class Fetch(NamedTuple):
     needs_body: bool = False
     changed_since: int | None = None
     vanished: bool = False
+    partial: tuple[int, int] | None = None  # as in Search
 
 
 class Store(NamedTuple):

@@ -136,7 +136,7 @@ class View:
         SEARCH finds nothing under them.  `saved` is what `$` stands for (RFC 5182).
         """
         if numbers.saved:
-            found = _runs(saved)
+            found = runs(saved)
         elif by_uid:
             # The last UID is worth knowing only where it is named.
             last = self.last_uid() if numbers.has_star else self.uid_end - 1
@@ -465,12 +465,20 @@ def inside(ranges: Ranges, uid: int) -> bool:
     return position > 0 and ranges[position - 1][1] >= uid
 
 
-def _runs(uids: Sequence[int]) -> Ranges:
+def part(partial: tuple[int, int], count: int) -> slice:
+    """Which of `count` results PARTIAL selects; negative numbers count from the last (RFC 9394)."""
+    first, last = partial
+    if first < 0:
+        return slice(max(0, count + last), max(0, count + first + 1))
+    return slice(first - 1, last)
+
+
+def runs(uids: Sequence[int]) -> Ranges:
     """Ascending UIDs as ranges."""
-    runs: Ranges = []
+    found: Ranges = []
     for uid in uids:
-        if runs and runs[-1][1] == uid - 1:
-            runs[-1] = (runs[-1][0], uid)
+        if found and found[-1][1] == uid - 1:
+            found[-1] = (found[-1][0], uid)
         else:
-            runs.append((uid, uid))
-    return runs
+            found.append((uid, uid))
+    return found

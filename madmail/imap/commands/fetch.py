@@ -11,13 +11,14 @@ if it has been expunged; anything else that cannot be read ends the connection
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from madmail.imap import object_id, responses, responses_body
 from madmail.imap.commands.registry import Tell, capability, command
 from madmail.imap.syntax import Bad, Command, Fetch, FetchItem
-from madmail.imap.view import Ranges, inside
+from madmail.imap.view import Ranges, inside, part, runs
 from madmail.message import transfer_encoding
 from madmail.message.content import Content, content
 from madmail.message.parts import Part
@@ -72,6 +73,8 @@ def fetch(session: ImapSession, command: Command) -> bytes:
     ranges = view.ranges(arguments.set, by_uid=command.uid, saved=session.saved)
     if 'MODSEQ' in kinds or arguments.changed_since is not None:
         session.enable('CONDSTORE')  # RFC 7162 3.1
+    if arguments.partial is not None:
+        ranges = _part(view, ranges, arguments.partial, arguments.changed_since)
     if arguments.changed_since is not None:
         return _changed(session, view, ranges, arguments)
     for low, high in ranges:
@@ -86,6 +89,20 @@ def fetch(session: ImapSession, command: Command) -> bytes:
         # RFC 5530 3; not NO, which some clients take for an answer without any data
         return b'OK [EXPUNGEISSUED] Some of the messages are gone'
     return b'OK Fetch completed'
+
+
+def _part(
+    view: View, ranges: Ranges, partial: tuple[int, int], changed_since: int | None
+) -> Ranges:
+    """RFC 9394 3.3: of the messages that would be answered, those of a part; may switch."""
+    uids = view.uids(ranges)
+    if changed_since is not None:
+        changed: set[int] = set()
+        while rows := view.box.store.changed_since(view.box.id, changed_since, ROWS):
+            changed_since = rows[-1].modseq
+            changed.update(row.uid for row in rows)
+        uids = array('I', [uid for uid in uids if uid in changed])
+    return runs(uids[part(partial, len(uids))])
 
 
 def _changed(session: ImapSession, view: View, ranges: Ranges, arguments: Fetch) -> bytes:

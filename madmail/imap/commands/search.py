@@ -23,6 +23,7 @@ from madmail.imap.syntax import (
     Search,
     Sort,
 )
+from madmail.imap.view import part
 from madmail.message.slices import STEP, Sliced
 
 if TYPE_CHECKING:
@@ -95,13 +96,13 @@ def _answer(
         return
     if contexts is not None:
         _keep(session, contexts, command, plan, criteria, uids)
-    part = uids[_slice(arguments.partial, len(uids))] if arguments.partial else array('I')
+    chosen = uids[part(arguments.partial, len(uids))] if arguments.partial else array('I')
     if saves:
-        session.saved = _saved(uids, part, wanted)
+        session.saved = _saved(uids, chosen, wanted)
     if not wanted:
         wanted = {'ALL'}
     if wanted != {'SAVE'}:
-        _extended(session, view, command, arguments, wanted, found, uids, part)
+        _extended(session, view, command, arguments, wanted, found, uids, chosen)
 
 
 def _order_matters(returns: Sequence[str] | None) -> bool:
@@ -138,18 +139,11 @@ def _keep(
             view.contexts = None
 
 
-def _slice(partial: tuple[int, int], count: int) -> slice:
-    first, last = partial
-    if first < 0:  # RFC 9394 3.1: -1 is the last one
-        return slice(max(0, count + last), max(0, count + first + 1))
-    return slice(first - 1, last)
-
-
-def _saved(uids: array[int], part: array[int], wanted: set[str]) -> array[int]:
+def _saved(uids: array[int], chosen: array[int], wanted: set[str]) -> array[int]:
     """RFC 5182 2.4: MIN and MAX alone save only what they name, PARTIAL its part; ascending."""
     if not uids or wanted & {'ALL', 'COUNT'} or not wanted & {'MIN', 'MAX', 'PARTIAL'}:
         return array('I', sorted(uids))
-    kept = set(part)
+    kept = set(chosen)
     if 'MIN' in wanted:
         kept.add(uids[0])
     if 'MAX' in wanted:
@@ -169,7 +163,7 @@ def _extended(
     wanted: set[str],
     found: Found,
     uids: array[int],
-    part: array[int],
+    chosen: array[int],
 ) -> None:
     """The ESEARCH response."""
     results: list[tuple[str, int | bytes]] = []
@@ -186,10 +180,10 @@ def _extended(
     if 'COUNT' in wanted:
         results.append(('COUNT', len(uids)))
     if arguments.partial is not None:
-        numbers = _numbers(session, view, command, part)
+        numbers = _numbers(session, view, command, chosen)
         listed = drive(session, _set(numbers)) or b'NIL'
         results.append(('PARTIAL', b'(%d:%d %s)' % (*arguments.partial, listed)))
-        named.update(part)
+        named.update(chosen)
     modseq = None
     if found.modseqs is not None and uids:
         # RFC 7162 3.1.10: the highest of the messages the response names
