@@ -83,11 +83,8 @@ def _group(reader: Reader) -> EventGroup:
     reader.expect(b')')
     if not events:
         raise Bad('Expected an event')
-    # RFC 5465 5: new messages and expunges only together, flags only with them
-    if ('MESSAGENEW' in events) != ('MESSAGEEXPUNGE' in events):
-        raise Bad('MessageNew and MessageExpunge belong together')
-    if 'FLAGCHANGE' in events and 'MESSAGENEW' not in events:
-        raise Bad('FlagChange needs MessageNew and MessageExpunge')
+    # RFC 5465 5 wants MessageNew and MessageExpunge together, and FlagChange only with
+    # them; each of them alone is clear as well, and there are clients that ask for it.
     if mailboxes in _SELECTED and not events <= _MESSAGE:
         raise Bad('Only message events can be asked for the selected mailbox')
     return EventGroup(mailboxes, names, frozenset(events), items, needs_body)

@@ -85,12 +85,10 @@ def rename(session: ImapSession, command: Command) -> bytes:
         target = new + name[len(old) :]
         if not above.intersection(parents((name,))):
             session.shard.store.rename_mailbox(boxes[name].id, target)
-            if 'IMAP4REV2' in session.enabled:
-                # RFC 9051 6.3.6, 6.3.9.7
-                uses = boxes[name].special_use.split()
-                session.wire.write(
-                    responses.list_(uses, target, utf8=session.utf8, old_name=name)
-                )
+        if 'IMAP4REV2' in session.enabled:
+            # RFC 9051 6.3.6, 6.3.9.7
+            uses = boxes[name].special_use.split()
+            session.wire.write(responses.list_(uses, target, utf8=session.utf8, old_name=name))
         above.add(name)
     return b'OK Rename completed'
 
