@@ -62,6 +62,7 @@ CUT = Reply(451, '4.4.2', 'Message ends before its end', 'cut', Fault.PEER)
 
 _log = log.get('web')
 
+BLANKS = ' \t'
 _QUOTE = re.compile(r'\\.|"')  # a quotation mark, or what is none
 
 
@@ -245,7 +246,7 @@ def _sender(field: str) -> Path | None:
 def _paths(field: str) -> Iterator[Path]:
     """The recipients of all X-Mail-To lines, which WSGI joins by commas."""
     for item in _split(_text(field, grammar.BAD_RECIPIENT)):
-        text = item.strip()
+        text = item.strip(BLANKS)
         if not text:
             continue
         path = grammar.mailbox(_bare(text))
@@ -257,7 +258,7 @@ def _paths(field: str) -> Iterator[Path]:
 def _text(field: str, refusal: Reply) -> str:
     """PEP 3333 gives octets as Latin-1; addresses are UTF-8 (RFC 6532)."""
     try:
-        return field.encode('latin-1').decode().strip()
+        return field.encode('latin-1').decode().strip(BLANKS)
     except UnicodeError:
         raise Refused(falcon.HTTP_400, refusal, 'malformed') from None
 
