@@ -15,6 +15,7 @@ from madmail.imap.syntax import (
     Comparison,
     Criterion,
     Day,
+    EmailIs,
     Everything,
     FlagIs,
     Header,
@@ -24,6 +25,7 @@ from madmail.imap.syntax import (
     Numbers,
     Or,
     Recent,
+    SavedDay,
     Search,
     SearchKey,
     Size,
@@ -48,6 +50,7 @@ _CRITERIA = frozenset(
     ('ARRIVAL', 'CC', 'DATE', 'FROM', 'SIZE', 'SUBJECT', 'TO', 'DISPLAYFROM', 'DISPLAYTO')
 )
 _ALGORITHMS = frozenset(('ORDEREDSUBJECT', 'REFERENCES', 'REFS'))
+_OBJECT_ID = re.compile(rb'[A-Za-z0-9_\-]{1,255}\Z')  # RFC 8474 7
 _PARTIAL = re.compile(rb'(-?)([0-9]{1,10}):(-?)([0-9]{1,10})(?=[ )])')
 
 
@@ -127,6 +130,16 @@ class _Query:
                 raise Bad('Invalid MODSEQ entry type')
             self.reader.space()
         return ModseqIs(self.reader.number(MAX_MODSEQ))
+
+    def object_id(self) -> str:
+        found = self.reader.astring()
+        if not _OBJECT_ID.match(found):
+            raise Bad('Invalid object id')
+        return found.decode('ascii')
+
+    def thread_id(self) -> SearchKey:
+        self.object_id()
+        return Not(Everything())  # RFC 8474 5.2: no message has one
 
     def keyword(self, present: bool) -> Keyword:
         return Keyword(self.reader.keyword(), present)
@@ -260,6 +273,7 @@ _PLAIN: dict[str, SearchKey] = {
     'ALL': Everything(),
     'RECENT': Recent(True),
     'OLD': Recent(False),
+    'SAVEDATESUPPORTED': Everything(),  # RFC 8514 4.3: in every mailbox
     'NEW': And((Recent(True), FlagIs(Flag.SEEN.value, False))),
 }
 for _name, _bit in SYSTEM_FLAGS.items():
@@ -269,6 +283,10 @@ for _name, _bit in SYSTEM_FLAGS.items():
 
 def _address_or_subject(field: str) -> Callable[[_Query], SearchKey]:
     return lambda query: Header(field, query.text())
+
+
+def _saved(comparison: Comparison) -> Callable[[_Query], SearchKey]:
+    return lambda query: SavedDay(comparison, query.reader.date())
 
 
 def _day(comparison: Comparison, sent: bool) -> Callable[[_Query], SearchKey]:
@@ -284,6 +302,8 @@ _WITH_ARGUMENT: dict[str, Callable[[_Query], SearchKey]] = {
     'OLDER': lambda query: Within(False, query.reader.nz_number()),
     'YOUNGER': lambda query: Within(True, query.reader.nz_number()),
     'MODSEQ': _Query.modseq,
+    'EMAILID': lambda query: EmailIs(query.object_id()),
+    'THREADID': _Query.thread_id,
     'HEADER': _Query.header,
     'TEXT': lambda query: Text(query.text(), body_only=False),
     'BODY': lambda query: Text(query.text(), body_only=True),
@@ -293,3 +313,4 @@ for _field in ('FROM', 'TO', 'CC', 'BCC', 'SUBJECT'):
 for _comparison in Comparison:
     _WITH_ARGUMENT[_comparison.name] = _day(_comparison, sent=False)
     _WITH_ARGUMENT['SENT' + _comparison.name] = _day(_comparison, sent=True)
+    _WITH_ARGUMENT['SAVED' + _comparison.name] = _saved(_comparison)

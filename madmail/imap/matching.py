@@ -15,11 +15,13 @@ from array import array
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
+from madmail.imap import object_id
 from madmail.imap.syntax import (
     MAX_NUMBER,
     And,
     Comparison,
     Day,
+    EmailIs,
     Everything,
     FlagIs,
     Header,
@@ -29,6 +31,7 @@ from madmail.imap.syntax import (
     Numbers,
     Or,
     Recent,
+    SavedDay,
     SearchKey,
     SequenceSet,
     Size,
@@ -241,6 +244,13 @@ class Plan:
             if key.younger:
                 return lambda m: m.row.internal_date >= limit
             return lambda m: m.row.internal_date <= limit
+        if isinstance(key, SavedDay):
+            compare, day = _COMPARE[key.comparison], key.day
+            return lambda message: compare(message.row.saved // DAY, day)
+        if isinstance(key, EmailIs):
+            session = self._session
+            salt, wanted = session.shard.store.salt(session.account.id), key.id
+            return lambda message: object_id.email_id(salt, message.row) == wanted
         if isinstance(key, ModseqIs):
             modseq = key.value
             return lambda m: m.row.modseq >= modseq

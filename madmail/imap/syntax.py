@@ -539,6 +539,19 @@ class Within(NamedTuple):
     seconds: int
 
 
+class SavedDay(NamedTuple):
+    """SAVEDBEFORE SAVEDON SAVEDSINCE (RFC 8514 4.3), days like `Day`."""
+
+    comparison: Comparison
+    day: int
+
+
+class EmailIs(NamedTuple):
+    """EMAILID (RFC 8474 6)."""
+
+    id: str
+
+
 class ModseqIs(NamedTuple):
     """MODSEQ n: mod-sequence at least n (RFC 7162 3.1.5)."""
 
@@ -572,6 +585,8 @@ SearchKey = (
     | Day
     | Size
     | Within
+    | SavedDay
+    | EmailIs
     | ModseqIs
     | Header
     | Text
