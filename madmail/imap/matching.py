@@ -85,6 +85,7 @@ def search(session: ImapSession, view: View, plan: Plan) -> Found:
                 session.pause()
             low = rows[-1].uid + 1 if len(rows) == ROWS else high + 1
             session.check()
+            session.progress(low, view.uid_end)
     return Found(found, modseqs)
 
 

@@ -74,6 +74,7 @@ class ImapSession:
         '_running',
         '_speaking',
         '_spoke',
+        '_tag',
         '_turn',
         '_working',
         'account',
@@ -101,6 +102,7 @@ class ImapSession:
         self.greeting = tag  # tag of the login command, until it is answered
         self._framer = Framer(shard.settings['limits.command_line'] or DEFAULT_LINE)
         self._idle_tag: bytes | None = None
+        self._tag = b''  # of the command that runs, or ran last
         self._running = False
         self._speaking = False  # that greenlet is within a response
         self._working = False  # a greenlet loads what is needed to tell news in IDLE
@@ -188,12 +190,12 @@ class ImapSession:
             return b'* %d UIDFETCH (' % uid  # RFC 9586 3.3
         return b'* %d FETCH (' % view.sequence(uid)
 
-    def progress(self, tag: bytes, done: int, goal: int) -> None:
+    def progress(self, done: int, goal: int) -> None:
         """Between two responses of a long command: say now and then how far it is."""
         now = time.monotonic()
         if now - max(self._active, self._spoke) > PROGRESS:
             self._spoke = now
-            code = responses.in_progress(tag, done, goal)
+            code = responses.in_progress(self._tag, done, goal)
             self.wire.write(b'* OK [%s] Still working\r\n' % code)
             self.wire.flush()
 
@@ -381,6 +383,8 @@ class ImapSession:
     def execute(self, command: Command) -> None:
         """Run one command and write its status line, with the news it allows."""
         verb = VERBS.get(command.name)
+        self._tag = command.tag
+        self._active = time.monotonic()
         try:
             if verb is None:
                 # STARTTLS, LOGIN and AUTHENTICATE belong before login (RFC 3501 6.2)
@@ -521,6 +525,10 @@ class ImapSession:
             self.goodbye('Internal error, please reconnect')
         finally:
             self._working = self._speaking = False
+            notices = self.notices
+            if notices is not None and notices.waiting and not self._running:
+                notices.tell()
+                self.wire.flush()
             if self._doomed and not self._running:
                 self.goodbye(self._doomed)
 

@@ -85,6 +85,7 @@ def fetch(session: ImapSession, command: Command) -> bytes:
             for row in rows:
                 answer(session, view, row, arguments)
                 session.check()
+            session.progress(low, view.uid_end)
     if view.awaits_expunge(ranges):
         # RFC 5530 3; not NO, which some clients take for an answer without any data
         return b'OK [EXPUNGEISSUED] Some of the messages are gone'

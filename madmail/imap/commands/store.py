@@ -64,7 +64,7 @@ def store(session: ImapSession, command: Command) -> bytes:
                 lines.append(b'%s%s)\r\n' % (session.fetch_head(view, uid), b' '.join(parts)))
             session.wire.write(b''.join(lines))
         session.check()
-        session.progress(command.tag, start, len(uids))
+        session.progress(start, len(uids))
     if update.modified:
         modified: Sequence[int] = update.modified
         if not command.uid:
