@@ -22,6 +22,7 @@ from madmail.account.placement import shard_of
 from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
 from madmail.delivery.federation import Federation
+from madmail.delivery.origin import Origins
 from madmail.delivery.router import Router
 from madmail.imap.compress import Compressed
 from madmail.imap.mailbox import OpenMailboxes
@@ -96,6 +97,7 @@ class Shard:
             federation=federation,
             announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
         )
+        self.origin = Origins(settings, self.domain)
         self.store.observer = self._observe
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from madmail.account.registry import Accounts
+    from madmail.delivery.origin import Origins
     from madmail.delivery.router import Router
     from madmail.imap.mailbox import OpenMailboxes
     from madmail.settings import Settings
@@ -24,6 +25,7 @@ class ShardServices(Protocol):
     domain: str  # the mail domain as it stands in addresses
     hostname: str  # the name for greetings and EHLO
     router: Router
+    origin: Origins  # makes the check of where a message comes from
     accounts: Accounts
     boxes: OpenMailboxes
 

@@ -30,6 +30,7 @@ from madmail.smtp.verbs import (
 from madmail.store.interface import StoreFull
 
 if TYPE_CHECKING:
+    from madmail.delivery.origin import Origin
     from madmail.shard.services import ShardServices
     from madmail.shard.wire import Wire
     from madmail.store.interface import Account
@@ -50,13 +51,20 @@ _log = log.get('smtp')
 
 
 class Incoming:
-    """A message on its way in: decoder, inspection, spool."""
+    """A message on its way in: decoder, inspection, origin (from elsewhere), spool."""
 
-    __slots__ = ('_trouble', 'decoder', 'inspection', 'seen', 'spool')
+    __slots__ = ('_trouble', 'decoder', 'inspection', 'origin', 'seen', 'spool')
 
-    def __init__(self, decoder: Dots | Chunks, inspection: Inspection, spool: Spool) -> None:
+    def __init__(
+        self,
+        decoder: Dots | Chunks,
+        inspection: Inspection,
+        origin: Origin | None,
+        spool: Spool,
+    ) -> None:
         self.decoder = decoder
         self.inspection = inspection
+        self.origin = origin
         self.spool = spool
         self.seen = 0  # octets of the message so far
         self._trouble: Reply | None = None
@@ -73,7 +81,10 @@ class Incoming:
             if self.inspection.refused is not None:
                 self.spool.discard()
                 self._trouble = self.inspection.refused
-            elif kept:
+                return
+            if self.origin is not None:
+                self.origin.feed(octets)  # as they came, before anything is scrubbed
+            if kept:
                 self.spool.append(kept)
         except StoreFull:
             self._give_up()
@@ -255,7 +266,8 @@ class SmtpSession:
             recipients=sum(recipient != own for recipient in transaction.recipients),
             own=own,
         )
-        return Incoming(decoder, inspection, self.shard.spool())
+        origin = None if own else self.shard.origin()
+        return Incoming(decoder, inspection, origin, self.shard.spool())
 
     def _data(self) -> bytes | None:
         wire = self.wire
@@ -374,6 +386,8 @@ class SmtpSession:
         recipients = list(transaction.recipients)
         account = self.dialogue.account
         if not account and (refusal := router.policy.inbound_author(verdict.from_address)):
+            return refusal
+        if reception.origin is not None and (refusal := reception.origin.finish()):
             return refusal
         if account and verdict.kind == 'securejoin':
             refusal = router.policy.securejoin(account, recipients, time.monotonic())

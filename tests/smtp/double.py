@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from madmail.delivery.origin import Origins
 from madmail.delivery.router import Router
 from madmail.settings import Settings
 from madmail.shard.wire import Idle
@@ -70,7 +71,12 @@ class TestingShard:
     __test__ = False
 
     def __init__(self, directory: Path, store: MemoryStore, **settings: Any) -> None:
-        given = {'policy__require_encryption': False, 'limits__send_per_minute': 0, **settings}
+        given = {
+            'policy__require_encryption': False,
+            'federation__dkim': 'off',
+            'limits__send_per_minute': 0,
+            **settings,
+        }
         self.settings = Settings.defaults(**given)
         self.domain = self.hostname = DOMAIN
         self.store = store
@@ -82,6 +88,7 @@ class TestingShard:
             settings=self.settings,
             domain=self.domain,
         )
+        self.origin = Origins(self.settings, DOMAIN)
         self.directory = directory
         self.spools: list[Spool] = []
 
