@@ -9,10 +9,11 @@ batches.  PERF: a compressor with a window of 4 KiB takes 0.5 us to make; what
 the lost history costs is about 20 octets a batch.
 
 Input: clients refer back to up to 32 KiB of what they have sent, and zlib keeps
-40 KiB for that.  When a client is silent, its last flush is checked to be the
-end of a block; then the history is kept in compressed form (commands shrink to a
-tenth and less) and the decompressor is made anew from it when something comes.
-A client that does not flush to the octet keeps its decompressor.
+40 KiB for that.  When a client is silent, or LIVE others have spoken since, its
+last flush is checked to be the end of a block; then the history is kept in
+compressed form (commands shrink to a tenth and less) and the decompressor is made
+anew from it when something comes.  A client that does not flush to the octet keeps
+its decompressor.
 
 What comes in is inflated in steps of at most STEP octets, and only while the
 session's input is below INPUT_LIMIT: a few octets that stand for a gigabyte are
@@ -35,6 +36,8 @@ WINDOW = 32768  # octets a client may refer back to (RFC 1951 section 2)
 STEP = 65536  # octets inflated at once
 TAKE = 16384  # compressed octets given to zlib at once
 QUIET = 2.0  # seconds of silence after which the decompressor is given up
+# PERF: without a bound a reconnect storm leaves the heap in holes, 23 KB a session.
+LIVE = 32  # decompressors of sessions that have spoken last
 TURN = 16  # steps after which others get the loop
 
 LEVEL = 1
@@ -43,6 +46,8 @@ MEMORY = 5
 ARMOR = b'-----BEGIN PGP MESSAGE'
 END_OF_BLOCK = b'\x00\x00\xff\xff'  # how a sync flush ends
 LAST_BLOCK = b'\x01\x00\x00\xff\xff'  # an empty one, which ends a stream
+
+_live: dict[Compressed, None] = {}  # sessions with a decompressor, who spoke last is last
 
 
 class Compressed:
@@ -144,6 +149,7 @@ class Compressed:
 
     def ended(self) -> None:
         self._decompressor = None
+        _live.pop(self, None)
         self.session.ended()
 
     # -- moving to another process
@@ -192,6 +198,8 @@ class Compressed:
             inflate = self._decompressor
             if inflate is None:
                 inflate = self._decompressor = self._renewed()
+            _live.pop(self, None)
+            _live[self] = None
             piece = bytes(raw[:TAKE])
             try:
                 data = inflate.decompress(piece, STEP)
@@ -226,7 +234,11 @@ class Compressed:
         self.session.goodbye('Compressed data is corrupt')
 
     def _renewed(self) -> Any:
-        """A decompressor that knows the history."""
+        """A decompressor that knows the history; those of others may go for it."""
+        if len(_live) >= LIVE:
+            oldest = next(iter(_live))
+            if not oldest._give_up_window():
+                _live[oldest] = _live.pop(oldest)  # in the middle of a block: later
         if self._packed:
             self._history = bytearray(zlib.decompress(self._packed))
             self._packed = b''
@@ -249,6 +261,7 @@ class Compressed:
         except zlib.error:
             return False
         self._decompressor = None
+        _live.pop(self, None)
         self._packed = zlib.compress(bytes(self._history), LEVEL) if self._history else b''
         self._history = bytearray()
         return True

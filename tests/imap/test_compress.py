@@ -306,3 +306,21 @@ def test_it_stays_where_a_client_is_inside_a_block(client: Client) -> None:
     client.raw(client.packed(b'2 NOOP\r\n')[:-3])
     gevent.sleep(0.02)
     assert client.layer.freeze() is None
+
+
+def test_few_decompressors_live_however_many_sessions_speak(
+    shard: ShardDouble, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compress, 'LIVE', 2)
+    clients = [Client(shard) for _ in range(5)]
+    for each in clients:
+        each.compress()
+    for number in range(3):
+        for each in clients:
+            each.send(b'%d NOOP\r\n' % number)
+            each.until(b'%d OK' % number)
+        assert sum(each.layer._decompressor is not None for each in clients) == 2
+    for each in clients:
+        each.close()
+        assert each.failures == []
+    assert not compress._live
