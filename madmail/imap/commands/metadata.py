@@ -32,7 +32,9 @@ DEVICE_TOKEN = '/private/devicetoken'
 MAX_TOKEN = 4096  # octets
 MAX_TOKENS = 20  # an account
 MAX_VALUE = 65536  # octets of any other value
-MAX_ENTRIES = 100  # a mailbox, or the account
+MAX_ENTRIES = 100  # a mailbox, or the account's own
+MAX_ACCOUNT_ENTRIES = 1000  # the account with all its mailboxes
+MAX_ACCOUNT_OCTETS = 1024 * 1024  # of values, likewise
 DAY = 86400  # seconds
 
 _TOKEN = re.compile(rb'[\x21-\x7e]+\Z')
@@ -117,11 +119,7 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
                 return b'NO Value is not UTF-8'  # clients fail on reading it back
         changes[entry] = value
     if changes:
-        names = {n for n in store.metadata(account_id, mailbox_id) if n != DEVICE_TOKEN}
-        names.update(entry for entry, value in changes.items() if value is not None)
-        names.difference_update(entry for entry, value in changes.items() if value is None)
-        if len(names) > MAX_ENTRIES and any(value is not None for value in changes.values()):
-            return b'NO [METADATA TOOMANY] Too many entries'
+        _bounded(session, mailbox_id, changes)
     if tokens and not mailbox_id:
         changes.update(tokens)
         tokens = {}
@@ -130,6 +128,23 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
     if tokens:
         store.set_metadata(account_id, 0, tokens)
     return b'OK Setmetadata completed'
+
+
+def _bounded(session: ImapSession, mailbox_id: int, changes: dict[str, bytes | None]) -> None:
+    """Raises Bad where the account would hold too much; removing is always possible."""
+    if all(value is None for value in changes.values()):
+        return
+    store = session.shard.store
+    present = store.metadata(session.account.id, mailbox_id)
+    after = {**present, **changes}
+    kept = {name: value for name, value in after.items() if value is not None}
+    entries, octets = store.metadata_usage(session.account.id)
+    entries += len(kept) - len(present)
+    octets += sum(map(len, kept.values())) - sum(map(len, present.values()))
+    own = len(kept) - (DEVICE_TOKEN in kept)
+    if own > MAX_ENTRIES or entries > MAX_ACCOUNT_ENTRIES or octets > MAX_ACCOUNT_OCTETS:
+        # RFC 5464 4.3
+        raise Bad('Too many entries', status=b'NO', code=b'METADATA TOOMANY')
 
 
 def device_tokens(value: bytes) -> list[tuple[int, bytes]]:
