@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from madmail.store.interface import FlagUpdate, MailboxExists, MailboxGone, MailboxMissing
+from madmail.store.interface import (
+    FlagUpdate,
+    MailboxExists,
+    MailboxGone,
+    MailboxMissing,
+    MailboxNamed,
+    MetadataChanged,
+    SubscriptionChanged,
+)
 from tests.store.conftest import Place, consistent, settle
 
 
@@ -58,7 +66,7 @@ def test_deleted_mailbox_tells_and_forgets(place: Place, account):
     store.set_metadata(account, box.id, {'/x': b'y'})
     place.take_events()
     store.delete_mailbox(box.id)
-    assert place.take_events() == [MailboxGone(box.id)]
+    assert place.take_events() == [MailboxNamed(account, box.id, 'X', ''), MailboxGone(box.id)]
     assert store.mailbox_by_id(box.id) is None
     assert len(store.uids(box.id)) == 0
     with pytest.raises(MailboxMissing):
@@ -152,3 +160,29 @@ def test_first_unseen(place: Place, account, unseen):
     store.store_flags(inbox, unseen, FlagUpdate('remove', 1))
     assert store.first_unseen(inbox) == min(unseen, default=0)
     assert store.first_unseen(999) == 0
+
+
+def test_names_subscriptions_and_metadata_are_events(place: Place, account):
+    store = place.store
+    place.take_events()
+    one = store.create_mailbox(account, 'a')
+    two = store.create_mailbox(account, 'a/b')
+    store.rename_mailbox(one.id, 'c')
+    assert sorted(place.take_events()) == sorted(
+        [
+            MailboxNamed(account, one.id, '', 'a'),
+            MailboxNamed(account, two.id, '', 'a/b'),
+            MailboxNamed(account, one.id, 'a', 'c'),
+            MailboxNamed(account, two.id, 'a/b', 'c/b'),
+        ]
+    )
+    for _ in range(2):  # what changes nothing is no event
+        store.subscribe(account, 'c')
+    for _ in range(2):
+        store.unsubscribe(account, 'c')
+    store.set_metadata(account, 0, {'/private/x': b'y', '/private/z': None})
+    assert place.take_events() == [
+        SubscriptionChanged(account, 'c', True),
+        SubscriptionChanged(account, 'c', False),
+        MetadataChanged(account, 0, ('/private/x', '/private/z')),
+    ]
