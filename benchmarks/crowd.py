@@ -62,7 +62,8 @@ class Failing(Peer):
     failure: str
 
     def fail(self, trouble: BaseException) -> None:
-        self.failure = f'{trouble!r} waiting for {self.marker!r}, got {self.buffer[-200:]!r}'
+        if not self.finished:
+            self.failure = f'{trouble!r} waiting for {self.marker!r}, got {self.buffer[-200:]!r}'
         self.finished = True
         self.close()
 

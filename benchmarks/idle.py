@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument('--connections', type=int, default=10_000)
     parser.add_argument('--no-keepalive', action='store_true', help='do not wait for one')
     arguments = parser.parse_args()
-    allow(3 * arguments.connections + 1000)
+    allow(2 * arguments.connections + 1000)
     with crowd() as people:
         result = measure(people, arguments.connections, not arguments.no_keepalive)
     print(json.dumps({**result, 'machine': machine()}, indent=1))

@@ -55,7 +55,7 @@ def main() -> int:
     arguments = parser.parse_args()
     count = arguments.connections
     at_once = arguments.at_once or count
-    allow(3 * count + 1000)
+    allow(2 * count + 1000)
     result: dict[str, object] = {}
     with crowd() as people:
         result['first'] = storm(people, count, 200)  # makes the accounts
