@@ -7,7 +7,7 @@ canonical; a caller that asks about an account of another shard gets
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
@@ -39,6 +39,8 @@ class ShardMethods:
             'account_dismiss': self.account_dismiss,
             'outbox_due': self.outbox_due,
             'outbox_list': self.outbox_list,
+            'outbox_entry': self.outbox_entry,
+            'outbox_postpone': self.outbox_postpone,
             'outbox_retry': self.outbox_retry,
             'outbox_remove': self.outbox_remove,
             'body': self.body,
@@ -153,14 +155,38 @@ class ShardMethods:
 
     # -- outbox
 
-    def outbox_due(self, now: int, limit: int = 100) -> list[dict[str, Any]]:
-        return [_entry(entry) for entry in self._shard.store.outbox_due(now, limit)]
+    def outbox_due(
+        self, now: int, limit: int = 100, skip: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        return [_entry(entry) for entry in self._shard.store.outbox_due(now, limit, skip)]
 
     def outbox_list(self) -> list[dict[str, Any]]:
         return [_entry(entry) for entry in self._shard.store.outbox_list()]
 
-    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None:
-        self._shard.store.outbox_retry(entry_id, next_try, error)
+    def outbox_entry(self, entry_id: int) -> dict[str, Any] | None:
+        entry = self._shard.store.outbox_entry(entry_id)
+        return None if entry is None else _entry(entry)
+
+    def outbox_retry(
+        self,
+        entry_id: int,
+        next_try: int,
+        error: str,
+        recipients: list[str] | None = None,
+        sender: str = '',
+        **bounce: Any,
+    ) -> None:
+        self._shard.store.outbox_retry(
+            entry_id,
+            next_try,
+            error,
+            recipients=recipients,
+            bounce=body_from(bounce),
+            sender=sender,
+        )
+
+    def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
+        return self._shard.store.outbox_postpone(domain, next_try, error)
 
     def outbox_remove(self, entry_id: int, sender: str = '', **bounce: Any) -> None:
         self._shard.store.outbox_remove(entry_id, body_from(bounce), sender)

@@ -313,9 +313,27 @@ class Store(Protocol):
         """
 
     # -- outbox
-    def outbox_due(self, now: int, limit: int = 100) -> list[OutboxEntry]: ...
+    def outbox_due(self, now: int, limit: int = 100, skip: Sequence[str] = ()) -> list[OutboxEntry]:
+        """Entries whose next try has come, longest due first, but for the domains `skip`."""
+
+    def outbox_entry(self, entry_id: int) -> OutboxEntry | None: ...
     def outbox_list(self) -> list[OutboxEntry]: ...
-    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None: ...
+    def outbox_retry(
+        self,
+        entry_id: int,
+        next_try: int,
+        error: str,
+        *,
+        recipients: Sequence[str] | None = None,
+        bounce: Body | None = None,
+        sender: str = '',
+    ) -> None:
+        """Count a failed try; with `recipients` only these are left, with a `bounce` about
+        the others to local `sender`, all in one transaction."""
+
+    def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
+        """Put off everything for a domain without counting a try; how many entries."""
+
     def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
         """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction."""
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 from madmail.store.commit import Transaction, Work
 from madmail.store.database import Row
 from madmail.store.delivering import Delivering
 from madmail.store.interface import INLINE_LIMIT, Body, MailboxMissing, MetadataChanged, OutboxEntry
 
+POSTPONED = 500  # entries put off in one job, about 2 ms
 COLUMNS = 'id, sender, domain, recipients, created, body_id, size, tries, next_try, last_error'
 
 
@@ -22,11 +23,14 @@ def entry(row: Row) -> OutboxEntry:
 class Outbox(Delivering):
     """The part of the store that keeps what waits for other relays, and annotations."""
 
-    def outbox_due(self, now: int, limit: int = 100) -> list[OutboxEntry]:
-        """Entries whose next try has come, longest due first."""
+    def outbox_due(self, now: int, limit: int = 100, skip: Sequence[str] = ()) -> list[OutboxEntry]:
+        """Entries whose next try has come, longest due first, but for the domains `skip`."""
+        marks = ','.join('?' * len(skip))
+        where = f' AND domain NOT IN ({marks})' if skip else ''
         rows = self._read(
-            f'SELECT {COLUMNS} FROM outbox WHERE next_try <= ? ORDER BY next_try, id LIMIT ?',
-            (now, limit),
+            f'SELECT {COLUMNS} FROM outbox WHERE next_try <= ?{where}'
+            ' ORDER BY next_try, id LIMIT ?',
+            (now, *skip, limit),
         )
         return [entry(row) for row in rows.fetchall()]
 
@@ -35,14 +39,71 @@ class Outbox(Delivering):
         rows = self._read(f'SELECT {COLUMNS} FROM outbox ORDER BY id')
         return [entry(row) for row in rows.fetchall()]
 
-    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None:
-        """Count a failed try; ignored when the entry is gone."""
-        self._submit(
-            lambda tx: tx.execute(
+    def outbox_entry(self, entry_id: int) -> OutboxEntry | None:
+        """One entry, None when it is gone."""
+        row = self._read(f'SELECT {COLUMNS} FROM outbox WHERE id = ?', (entry_id,)).fetchone()
+        return None if row is None else entry(row)
+
+    def outbox_retry(
+        self,
+        entry_id: int,
+        next_try: int,
+        error: str,
+        *,
+        recipients: Sequence[str] | None = None,
+        bounce: Body | None = None,
+        sender: str = '',
+    ) -> None:
+        """Count a failed try; ignored, bounce included, when the entry is gone.
+
+        With `recipients` only these are left, because the others are settled;
+        a `bounce` about those goes to local `sender` in the same transaction.
+        """
+        data, blob = self._report(bounce)
+
+        def work(tx: Transaction) -> Generator[None, None, None]:
+            found = tx.execute('SELECT 1 FROM outbox WHERE id = ?', (entry_id,)).fetchone()
+            if found is None:
+                if blob is not None:
+                    tx.dropped.append(blob)
+                return
+            if bounce is not None:
+                yield from self._delivery(
+                    tx, data, blob, bounce.size, (sender,), os.urandom(16), ()
+                )
+            tx.execute(
                 'UPDATE outbox SET tries = tries + 1, next_try = ?, last_error = ? WHERE id = ?',
                 (next_try, error, entry_id),
             )
-        )
+            if recipients is not None:
+                tx.execute(
+                    'UPDATE outbox SET recipients = ? WHERE id = ?',
+                    ('\n'.join(recipients), entry_id),
+                )
+
+        job: Work[None] = work
+        self._with_room(job, (blob,))
+
+    def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
+        """Put off everything for a domain that would be due before; how many entries.
+
+        For a destination that cannot be reached: no try is counted, the
+        messages have not been tried.
+        """
+        done = 0
+        while True:
+
+            def work(tx: Transaction) -> int:
+                return tx.execute(
+                    'UPDATE outbox SET next_try = ?, last_error = ? WHERE id IN'
+                    ' (SELECT id FROM outbox WHERE domain = ? AND next_try < ? LIMIT ?)',
+                    (next_try, error, domain, next_try, POSTPONED),
+                ).rowcount
+
+            moved = self._submit(work)
+            done += moved
+            if moved < POSTPONED:
+                return done
 
     def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
         """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction.
@@ -50,12 +111,7 @@ class Outbox(Delivering):
         Ignored, bounce included, when the entry is gone: then somebody has removed it
         before.  A bounce for a full or missing account is dropped.
         """
-        data = blob = None
-        if bounce is not None:
-            if bounce.size <= INLINE_LIMIT:
-                data = bounce.read()
-            else:
-                blob = self._adopt(bounce)
+        data, blob = self._report(bounce)
 
         def work(tx: Transaction) -> Generator[None, None, None]:
             row = tx.execute(
@@ -75,6 +131,14 @@ class Outbox(Delivering):
 
         job: Work[None] = work
         self._with_room(job, (blob,))
+
+    def _report(self, bounce: Body | None) -> tuple[bytes | None, str | None]:
+        """A bounce as octets or as a blob, whichever its size asks for."""
+        if bounce is None:
+            return None, None
+        if bounce.size <= INLINE_LIMIT:
+            return bounce.read(), None
+        return None, self._adopt(bounce)
 
     # -- metadata (RFC 5464)
 

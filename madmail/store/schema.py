@@ -130,6 +130,7 @@ SHARD: Sequence[Migration] = (
             highest INTEGER NOT NULL,
             bodies TEXT NOT NULL)""",
     ),
+    ('CREATE INDEX outbox_domain ON outbox (domain, next_try)',),
 )
 
 CONTROL: Sequence[Migration] = (
