@@ -416,6 +416,13 @@ class Peak:
 PARTS = ('logins', 'messages', 'latency', 'download', 'fanout', 'big', 'connections')
 
 
+def keep_best(best: dict[str, float], figures: dict[str, float]) -> None:
+    """Of several runs the best counts: what disturbs only ever adds."""
+    for name, value in figures.items():
+        choose = min if GOALS[name][2] else max
+        best[name] = choose(value, best.get(name, value))
+
+
 def compare(figures: dict[str, float], worse_by: float) -> bool:
     """Print the figures beside baseline and goal; whether none is worse than allowed."""
     recorded = json.loads(BASELINE.read_text())['figures'] if BASELINE.exists() else {}
@@ -447,6 +454,7 @@ def main() -> int:
     parser.add_argument('--messages', type=int, default=4000)
     parser.add_argument('--connections', type=int, default=2000)
     parser.add_argument('--mailbox', type=int, default=0, help='messages; slow, off by default')
+    parser.add_argument('--repeat', type=int, default=1, help='times; the best figures count')
     parser.add_argument('--record', action='store_true', help='write baseline.json')
     parser.add_argument('--check', type=float, default=0, help='fail when worse by this factor')
     parser.add_argument('--option', action='append', default=[], help='processes.gates=1 and such')
@@ -468,16 +476,20 @@ def main() -> int:
     for pair in arguments.option:
         name, _, value = pair.partition('=')
         options[name] = int(value) if value.isdigit() else value
-    with tempfile.TemporaryDirectory() as directory, Relay(Path(directory), options) as relay:
-        bench = Bench(relay, arguments)
-        try:
-            for part in parts:
-                print(f'{part} …', file=sys.stderr, flush=True)
-                getattr(bench, part)()
-        finally:
-            bench.loop.close()
+    figures: dict[str, float] = {}
+    for _ in range(arguments.repeat):
+        # A fresh relay each time: memory once grown is not grown again.
+        with tempfile.TemporaryDirectory() as directory, Relay(Path(directory), options) as relay:
+            bench = Bench(relay, arguments)
+            try:
+                for part in parts:
+                    print(f'{part} …', file=sys.stderr, flush=True)
+                    getattr(bench, part)()
+            finally:
+                bench.loop.close()
+        keep_best(figures, bench.figures)
     result = {
-        'figures': {name: round(value, 4) for name, value in bench.figures.items()},
+        'figures': {name: round(value, 4) for name, value in figures.items()},
         'machine': {
             'cpus': os.cpu_count(),
             'python': platform.python_version(),
@@ -486,7 +498,7 @@ def main() -> int:
         },
         'load': {'messages': arguments.messages, 'connections': arguments.connections},
     }
-    good = compare(bench.figures, arguments.check or float('inf'))
+    good = compare(figures, arguments.check or float('inf'))
     print(json.dumps(result, indent=1))
     if arguments.record:
         kept = json.loads(BASELINE.read_text()) if BASELINE.exists() else {'figures': {}}
