@@ -6,10 +6,11 @@
 
 The store runs in this process alone, without a relay around it.  While it
 expires, one greenlet looks at the clock every millisecond (`loop_held`: what it
-came too late by; `loop_held_cpu`: the CPU time that the loop's thread used meanwhile,
-which does not depend on what else the machine does), one delivers a message every
-20 ms (`delivery`: until it is durable) and one reads a mailbox (`read`).  Messages have 3 KB and arrived in the
-mailboxes by turns, so the oldest are spread over all.  Prints JSON.
+came too late by; `loop_held_cpu`: the CPU time that the loop's thread used
+meanwhile, which does not depend on what else the machine does), one delivers a
+message every 20 ms (`delivery`: until it is durable) and one reads a mailbox
+(`read`).  Messages have 3 KB and arrived in the mailboxes by turns, so the
+oldest are spread over all.  Prints JSON.
 """
 
 from __future__ import annotations

@@ -69,6 +69,7 @@ class Connection:
         '_reader',
         '_secure',
         '_service',
+        '_shaking',
         '_state',
         '_stream',
         '_timer',
@@ -83,6 +84,7 @@ class Connection:
         self._stream = stream
         self._peer = peer
         self._secure = False
+        self._shaking = False  # the TLS handshake has begun
         self._state = DIALOGUE
         self._dialogue = dialogue_of(service, gate)
         self._input = bytearray()
@@ -168,9 +170,11 @@ class Connection:
         try:
             stream.do_handshake()
         except ssl.SSLWantReadError:
+            self._shaking = True
             self._read()
             return
         except ssl.SSLWantWriteError:
+            self._shaking = True
             self._watch_writable()
             return
         except (OSError, ValueError):
@@ -199,11 +203,11 @@ class Connection:
     def _take(self) -> None:
         state = self._state
         if state == HANDSHAKE:
-            if self._gate.turns.take():
+            if self._gate.turns.take(self._shaking):
                 self._handshake()
             else:
                 self._reader.stop()
-                self._gate.turns.wait(self._turn)
+                self._gate.turns.wait(self._turn, self._shaking)
             return
         scratch = self._gate.scratch[:RECEIVE]
         try:
