@@ -54,6 +54,8 @@ class Server(BaseApplication):
 
     def load(self) -> Any:
         """In a worker: open what it works with."""
+        from madmail.account.address import mail_domain
+        from madmail.delivery.origin import Origins
         from madmail.web.application import build
         from madmail.web.counters import Counters
         from madmail.web.services import Services
@@ -65,6 +67,7 @@ class Server(BaseApplication):
             shards=brief.shards,
             slot=brief.slot,
             counters=Counters(brief.counters, self.row),
+            origin=Origins(self.settings, mail_domain(self.settings['domain'])),
         )
         return build(self.services)
 
