@@ -171,8 +171,12 @@ class Plan:
         for low, high in numbers.ranges:
             if high:
                 pairs.append((low, high))
-            elif last:
-                pairs.append((min(low, last), MAX_NUMBER) if low else (last, last))
+                continue
+            # RFC 3501 9: whatever stands before `*`, it holds the last message
+            if last:
+                pairs.append((last, last))
+            if low:
+                pairs.append((low, MAX_NUMBER))
         return SequenceSet(tuple(pairs)).resolve(0)
 
     def _within(self, key: SearchKey) -> Ranges | None:
