@@ -54,7 +54,12 @@ class Control:
         """Made if it is not there.  Raises NewerVersion, OSError, sqlite3.Error."""
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = state_dir / 'control.db'
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            # Not even opened: closing it would give up the locks of any other connection
+            # of this process (fcntl(2)), and SQLite would remove the log under it.
+            pass
         self._connection = sqlite3.connect(path, isolation_level=None)
         self._execute = self._connection.execute
         try:

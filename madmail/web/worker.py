@@ -11,6 +11,7 @@ whether this worker does its work.
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import time
@@ -71,8 +72,11 @@ class Worker(GeventWorker):
             warnings.simplefilter('ignore')  # ssl is imported, but nothing was made with it
             super().patch()
 
-    def run(self) -> None:
+    def init_process(self) -> None:
         self._ending = Event()
+        super().init_process()
+
+    def run(self) -> None:
         self._idle: set[Any] = set()  # connections between two requests
         services = self.app.services
         self._services = services
@@ -80,6 +84,8 @@ class Worker(GeventWorker):
         self._connections = Connections()
         self._tls: ServerTLS | None = None
         self._secure: set[Any] = set(self.sockets[self.app.brief.http :])
+        # Asked now: a connection may be served when its listener is closed already.
+        self._names = {listener: listener.getsockname() for listener in self.sockets}
         if self._secure:
             self._tls = ServerTLS(self._settings, services.state_dir)
             self._tls.context('http/1.1')
@@ -118,10 +124,7 @@ class Worker(GeventWorker):
         while len(pool) and time.monotonic() < deadline:
             self.notify()
             for client in list(self._idle):
-                try:
-                    client.shutdown(socket.SHUT_RD)  # what it has sent already is still read
-                except OSError:
-                    pass
+                _stop_reading(client)
             gevent.sleep(0.1)
         pool.kill(timeout=1.0)
 
@@ -171,12 +174,12 @@ class Worker(GeventWorker):
     def _serve(self, listener: Any, client: Any, addr: Any) -> None:
         """Requests one after the other."""
         parser = _Parser(self.cfg, client, addr)
-        name = listener.getsockname()
-        if isinstance(name, bytes):
-            name = name.decode('latin-1')
+        name = self._names.get(listener, 'localhost')
         while True:
             request = None
-            self._idle.add(client)
+            if parser.req_count:
+                # A first request is waited for even at a shutdown: we have accepted it.
+                self._idle.add(client)
             try:
                 with gevent.Timeout(self.cfg.keepalive, False):
                     request = next(parser)
@@ -222,3 +225,15 @@ class Worker(GeventWorker):
             # A close with unread input would be a reset, and the answer lost.
             while client.recv(65536):
                 pass
+
+
+def _stop_reading(client: Any) -> None:
+    """What the peer has sent already is still read, then comes the end of the stream.
+
+    Through a second descriptor: shutdown() of a TLS socket would go on in the clear.
+    """
+    try:
+        with socket.socket(fileno=os.dup(client.fileno())) as double:
+            double.shutdown(socket.SHUT_RD)
+    except OSError:
+        pass  # it is gone already

@@ -1,5 +1,7 @@
 """Federation rules: spelling, policy, dismissal, endpoints; and who asks them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -244,6 +246,22 @@ def test_the_change_counter_sees_what_others_write(tmp_path: Path) -> None:
     assert ours.changes() == before
     theirs.add_rule('other.example', 1)
     assert ours.changes() != before
+
+
+def test_connections_of_one_process_do_not_take_each_others_locks(tmp_path: Path) -> None:
+    ours = [Control(tmp_path) for _ in range(3)]
+    program = (
+        'import sys; from pathlib import Path; from madmail.store.control import Control\n'
+        'control = Control(Path(sys.argv[1])); control.add_rule(sys.argv[2], 1); control.close()'
+    )
+    for number in range(3):
+        subprocess.run(
+            [sys.executable, '-c', program, str(tmp_path), f'other{number}.example'],
+            cwd=Path(__file__).parents[2],
+            check=True,
+        )
+        for control in ours:
+            assert len(control.rules()) == number + 1
 
 
 # -- who asks

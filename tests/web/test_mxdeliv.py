@@ -115,7 +115,7 @@ def test_a_mixed_list_reaches_those_who_are_here(room: Room) -> None:
         [BOB, 'a b@' + OWN],
         [BOB, f'<{BOB}'],
         [f'"unclosed@{OWN}'],
-        [f'bob@{OWN}\x85'],
+        [f'bo\x85b@{OWN}'],
         ['a' * 65 + '@' + OWN],
         [f'b\xffb@{OWN}'],
     ],
