@@ -254,8 +254,8 @@ class Plan:
             return lambda message: compare(message.row.saved // DAY, day)
         if isinstance(key, EmailIs):
             session = self._session
-            salt, wanted = session.shard.store.salt(session.account.id), key.id
-            return lambda message: object_id.email_id(salt, message.row) == wanted
+            salt, email = session.shard.store.salt(session.account.id), key.id
+            return lambda message: object_id.email_id(salt, message.row) == email
         if isinstance(key, ModseqIs):
             modseq = key.value
             return lambda m: m.row.modseq >= modseq
