@@ -19,7 +19,7 @@ from madmail.cli.result import Failure, Result, duration, table
 from madmail.master import control, keeper
 from madmail.master.arbiter import Arbiter
 from madmail.master.exits import CONFIGURATION, Stop
-from madmail.master.plan import auto, relay, server_tls
+from madmail.master.plan import auto_shards, relay, server_tls
 from madmail.master.privileges import identity
 from madmail.master.state import prepare
 from madmail.settings import Settings, load
@@ -129,7 +129,7 @@ def init(invocation: Invocation) -> Result:
     if invocation.arguments.state_dir is not None:
         settings.replace('state_dir', Path(invocation.arguments.state_dir).absolute())
     user = identity(settings['user'])
-    state = prepare(settings['state_dir'], settings['processes.shards'], auto(), user)
+    state = prepare(settings['state_dir'], settings['processes.shards'], auto_shards(), user)
     try:
         server_tls(settings, state.path)  # as root, like the master: a key may be root's
         if user:

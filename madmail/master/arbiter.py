@@ -33,7 +33,7 @@ from madmail.master import child, exits, process
 from madmail.master.control import ControlServer
 from madmail.master.exits import Stop
 from madmail.master.listeners import Listeners
-from madmail.master.plan import Kind, Plan, Renewal, auto, preload
+from madmail.master.plan import Kind, Plan, Renewal, auto_shards, preload
 from madmail.master.post import BOOT_ATTEMPTS, TERMINATED_DELAY, Post, Process
 from madmail.master.privileges import Identity, identity
 from madmail.master.reload import reload_steps
@@ -109,7 +109,9 @@ class Arbiter:
         process.name_process('madmail')
         process.raise_limits()
         self.user = identity(settings['user'])
-        self.state = prepare(settings['state_dir'], settings['processes.shards'], auto(), self.user)
+        self.state = prepare(
+            settings['state_dir'], settings['processes.shards'], auto_shards(), self.user
+        )
         try:
             configure_log(settings, self.user)
             self._roles = preload(self.plan)

@@ -115,9 +115,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def auto() -> int:
-    """What `auto` means for gates and for the shards of a new state directory."""
+def auto_gates() -> int:
+    """What `auto` means for gates.
+
+    One a core: they meet strangers and do TLS, so there are two where possible, and a
+    crash of one leaves half the clients connected.
+    """
     return max(1, min(cores(), AUTO_LIMIT))
+
+
+def auto_shards() -> int:
+    """What `auto` means for the shards of a new state directory.
+
+    PERF: a message costs a shard 0.46 ms and its gates 0.08; if it goes to another shard,
+    0.35 more in both.  So two cores do best with one shard (0.55 ms a message against
+    0.80 to 0.90 with two, and no fewer messages a second), and more cores leave one to
+    the gates.  See docs/performance.md.
+    """
+    return max(1, min(cores() - 1, AUTO_LIMIT))
 
 
 def server_tls(settings: Settings, state_dir: Path) -> object:
@@ -139,7 +154,7 @@ def relay() -> Plan:
         if kind is SHARD:
             return shards
         if kind is GATE:
-            return settings['processes.gates'] or auto()
+            return settings['processes.gates'] or auto_gates()
         if kind is WEB:
             return int(any(settings[f'listen.{name}'] for name in WEB_LISTENERS))
         return 1
