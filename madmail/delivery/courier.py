@@ -7,60 +7,61 @@ courier that is killed at any moment therefore loses nothing, and what it was
 about to hand over is handed over again under the same delivery id.
 
 A `Transport` takes entries by their domain.  The first that takes one is
-asked; `ToShard` is first, `Undeliverable` last and takes everything.
+asked; `ToShard` is first, `Relaying` last and takes everything.  A transport
+that cannot reach a destination at all says so by raising, and then the whole
+destination waits (see `schedule`).
 """
 
 from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
 from gevent.event import Event
-from gevent.lock import BoundedSemaphore
 from gevent.pool import Pool
 
 from madmail import log
 from madmail.account.address import mail_domain
 from madmail.delivery.destination import parked
-from madmail.delivery.router import REASONS, header_block
+from madmail.delivery.dkim import Keys
+from madmail.delivery.dns import Resolver
+from madmail.delivery.federation import Federation
+from madmail.delivery.outbox import AWAY, Outbox, ShardOutbox, ToShard
+from madmail.delivery.relaying import Relaying, Unreachable
+from madmail.delivery.route import Router
+from madmail.delivery.router import header_block
+from madmail.delivery.schedule import LONGEST, Schedule
+from madmail.delivery.tracker import Tracker
 from madmail.message.bounce import bounce
 from madmail.settings import Settings
-from madmail.shard.calls import (
-    CallRefused,
-    ShardClient,
-    ShardUnavailable,
-    body_fields,
-    body_from,
-)
-from madmail.smtp.grammar import mailbox
+from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.smtp.reply import Fault, Reply
-from madmail.store.interface import Body, OutboxEntry, Outcome
-from madmail.store.spool import MemoryBody
+from madmail.store.control import Control
+from madmail.store.interface import Body, OutboxEntry
 
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext
 
 POLL = 5.0  # seconds between two looks at an outbox that announced nothing
 BATCH = 100  # entries of a shard taken up at once, beyond those under way
-UNDER_WAY = 500  # entries of all shards under way
+IN_LINES = 2000  # entries of all shards under way or lined up
+UNDER_WAY = 200  # greenlets that carry entries
+PER_DESTINATION = 4  # of them for one destination
+LINE_LIMIT = 100  # entries lined up for one destination
+SKIP_LIMIT = 200  # destinations named to a shard as those with full lines
 STUCK = 120.0  # seconds without a turn after which the courier counts as stuck
 RETIRE_TIME = 10.0  # seconds that entries under way get to end
-FIRST_DELAY = 60.0  # seconds before the second try at another relay, doubled each time
-LAST_DELAY = 3600.0
-AT_ONCE = 8  # parked entries on their way to one shard
-AWAY_TIME = 1.0  # seconds a shard that did not answer is left alone
 SHARD_DELAY = 60.0  # seconds at most between two tries at a shard of this relay
+EXPIRE_TIME = 60.0  # seconds between two looks for entries that are too old
+FLUSH_TIME = 30.0  # seconds between two writings of the tracker
+TIDY_TIME = 5.0  # seconds between two looks at idle connections
 
-DELIVERED = Reply(250, '2.0.0', 'Ok')
-AWAY = Reply(451, '4.3.0', 'Part of this relay is not available', 'shard', Fault.OURS)
 EXPIRED = '4.4.7'  # RFC 3463 3.5: delivery time expired
-NO_EXCHANGE = Reply(
-    550, '5.4.4', 'This relay does not exchange mail with other servers yet', 'no_transport'
-)
-BAD_DOMAIN = Reply(550, '5.1.2', 'There can be no such mail domain', 'domain')
+NOT_FEDERATED = Reply(550, '5.7.1', 'This relay sends no mail there', 'policy', Fault.POLICY)
 
 _log = log.get('courier')
 
@@ -79,113 +80,27 @@ class Transport(Protocol):
         """
 
 
-class Outbox(Protocol):
-    """The outbox of one shard.  Every method may raise ShardUnavailable."""
+class Forbidden:
+    """Mail that was queued before the policy, or the switch, said no."""
 
-    shard: int
-
-    def due(self, now: int, limit: int) -> list[OutboxEntry]: ...
-    def body(self, entry: OutboxEntry) -> Body | None: ...
-    def remove(self, entry: OutboxEntry, report: bytes | None) -> None:
-        """Remove; with `report`, put it into the sender's INBOX in the same transaction."""
-
-    def retry(self, entry: OutboxEntry, next_try: int, error: str) -> None: ...
-    def deliver(self, body: Body, addresses: Sequence[str], delivery_id: bytes) -> list[Outcome]:
-        """To accounts of this shard; the same id twice stores once."""
-
-
-class ShardOutbox:
-    """An Outbox by way of shard calls."""
-
-    def __init__(self, client: ShardClient) -> None:
-        self.shard = client.index
-        self._client = client
-
-    def due(self, now: int, limit: int) -> list[OutboxEntry]:
-        rows = self._call('outbox_due', now=now, limit=limit)
-        return [OutboxEntry(**{**row, 'recipients': tuple(row['recipients'])}) for row in rows]
-
-    def body(self, entry: OutboxEntry) -> Body | None:
-        try:
-            return body_from(self._client.call('body', body_id=entry.body_id))
-        except CallRefused as refused:
-            if refused.word == 'missing':
-                return None
-            raise ShardUnavailable(refused.word) from None
-
-    def remove(self, entry: OutboxEntry, report: bytes | None) -> None:
-        if report is None:
-            self._call('outbox_remove', entry_id=entry.id)
-        else:
-            self._call(
-                'outbox_remove',
-                entry_id=entry.id,
-                sender=entry.sender,
-                **body_fields(MemoryBody(report)),
-            )
-
-    def retry(self, entry: OutboxEntry, next_try: int, error: str) -> None:
-        self._call('outbox_retry', entry_id=entry.id, next_try=next_try, error=error)
-
-    def deliver(self, body: Body, addresses: Sequence[str], delivery_id: bytes) -> list[Outcome]:
-        words = self._call(
-            'deliver', addresses=list(addresses), delivery_id=delivery_id, **body_fields(body)
-        )
-        return [Outcome(word) for word in words]
-
-    def _call(self, method: str, **params: Any) -> Any:
-        try:
-            return self._client.call(method, **params)
-        except CallRefused as refused:
-            raise ShardUnavailable(refused.word) from None
-
-
-class ToShard:
-    """Mail that was parked because a shard of this relay did not answer."""
-
-    def __init__(
-        self, outboxes: Mapping[int, Outbox], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._outboxes = outboxes
-        self._monotonic = monotonic
-        self._turns = {shard: BoundedSemaphore(AT_ONCE) for shard in outboxes}
-        self._away_until = dict.fromkeys(outboxes, 0.0)
+    def __init__(self, federation: Federation) -> None:
+        self._federation = federation
 
     def takes(self, domain: str) -> bool:
-        return parked(domain) is not None
+        return parked(domain) is None and self._federation.outbound(domain) is not None
 
     def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
-        place = parked(entry.domain)
-        assert place is not None
-        away = [AWAY] * len(entry.recipients)
-        outbox = self._outboxes.get(place.shard)
-        if outbox is None:
-            return away
-        with self._turns[place.shard]:
-            # One entry finds out for all, so that a dead shard costs no storm of calls.
-            if self._monotonic() < self._away_until[place.shard]:
-                return away
-            try:
-                outcomes = outbox.deliver(body, entry.recipients, place.delivery_id)
-            except ShardUnavailable:
-                self._away_until[place.shard] = self._monotonic() + AWAY_TIME
-                return away
-        return [REASONS.get(outcome, DELIVERED) for outcome in outcomes]
-
-
-class Undeliverable:
-    """The end of the list: no way leads there, and the sender is told so at once."""
-
-    def takes(self, domain: str) -> bool:
-        return True
-
-    def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
-        reply = NO_EXCHANGE if mailbox(f'x@{entry.domain}') else BAD_DOMAIN
+        reply = self._federation.outbound(entry.domain) or NOT_FEDERATED
         return [reply] * len(entry.recipients)
 
 
 class Courier:
-    """Takes due entries to their transports and settles what became of them."""
+    """Takes due entries to their transports and settles what became of them.
+
+    Entries of one destination wait in one line and are worked off by a few
+    greenlets.  Lines are short, because what waits is safe where it is; a
+    destination whose line is full, or that is down, is not asked for again.
+    """
 
     def __init__(
         self,
@@ -201,7 +116,10 @@ class Courier:
         self._domain = domain
         self._settings = settings
         self._clock = clock
+        self.schedule = Schedule(lambda: settings['queue.first_retry'], clock)
         self._pool = Pool(UNDER_WAY)
+        self._lines: dict[str, deque[tuple[int, OutboxEntry]]] = {}
+        self._workers: dict[str, int] = {}
         self._under_way: dict[int, set[int]] = {shard: set() for shard in outboxes}
         self.delivered = 0
         self.bounced = 0
@@ -212,23 +130,55 @@ class Courier:
         return sum(map(len, self._under_way.values()))
 
     def visit(self, shard: int) -> int:
-        """Start all due entries of a shard that are not under way; how many.
+        """Line up all due entries of a shard that are not under way; how many.
 
         Raises ShardUnavailable.
         """
-        busy = self._under_way[shard]
-        room = min(BATCH, UNDER_WAY - self.under_way)
+        outbox, busy = self._outboxes[shard], self._under_way[shard]
+        room = min(BATCH, IN_LINES - self.under_way)
         if room <= 0:
             return 0
+        skip = [domain for domain, line in self._lines.items() if len(line) >= LINE_LIMIT]
         # Entries under way are still due: ask for so many more.
-        entries = self._outboxes[shard].due(int(self._clock()), room + len(busy))
+        entries = outbox.due(int(self._clock()), room + len(busy), skip[:SKIP_LIMIT])
         started = 0
+        postponed: set[str] = set()
         for entry in entries:
-            if entry.id not in busy:
-                busy.add(entry.id)
-                started += 1
-                self._pool.spawn(self._handle, shard, entry)
-        return started
+            if entry.id in busy or entry.domain in postponed:
+                continue
+            until = self.schedule.down_until(entry.domain)
+            if until:
+                postponed.add(entry.domain)
+                outbox.postpone(entry.domain, int(until) + 1, self.schedule.error(entry.domain))
+                continue
+            busy.add(entry.id)
+            started += 1
+            self._lines.setdefault(entry.domain, deque()).append((shard, entry))
+            self._engage(entry.domain)
+        return started + len(postponed)
+
+    def expire(self, shard: int) -> int:
+        """Give back what is too old, tried or not; how many.  Raises ShardUnavailable."""
+        lifetime = self._settings['queue.lifetime']
+        if not lifetime:
+            return 0
+        outbox, busy = self._outboxes[shard], self._under_way[shard]
+        given_back = 0
+        for entry in outbox.older(int(self._clock() - lifetime), BATCH):
+            if entry.id in busy or parked(entry.domain):
+                continue
+            body = outbox.body(entry)
+            last = Reply(451, '4.4.7', entry.last_error or 'It was never reached')
+            if body is None:
+                outbox.remove(entry, None)
+            else:
+                self._settle(outbox, entry, body, [last] * len(entry.recipients))
+            given_back += 1
+        return given_back
+
+    def waiting(self) -> dict[str, int]:
+        """Entries lined up, by domain."""
+        return {domain: len(line) for domain, line in self._lines.items()}
 
     def finish(self, timeout: float | None = None) -> bool:
         """Wait for the entries under way; whether all have ended."""
@@ -236,9 +186,35 @@ class Courier:
 
     # -- inside
 
+    def _engage(self, domain: str) -> None:
+        """One more greenlet for a destination, if it may have one."""
+        if self._workers.get(domain, 0) < PER_DESTINATION and self._pool.free_count() > 0:
+            self._workers[domain] = self._workers.get(domain, 0) + 1
+            self._pool.spawn(self._work_off, domain)
+
+    def _work_off(self, domain: str) -> None:
+        try:
+            while line := self._lines.get(domain):
+                shard, entry = line.popleft()
+                self._handle(shard, entry)
+        finally:
+            left = self._workers[domain] - 1
+            if left:
+                self._workers[domain] = left
+            else:
+                del self._workers[domain]
+                if not self._lines.get(domain):
+                    self._lines.pop(domain, None)
+            # Lines that found no free greenlet when they began.
+            for other in self._lines:
+                if other not in self._workers and self._pool.free_count() > 0:
+                    self._engage(other)
+                    break
+
     def _handle(self, shard: int, entry: OutboxEntry) -> None:
         try:
-            self._carry(self._outboxes[shard], entry)
+            if not self.schedule.down_until(entry.domain):
+                self._carry(self._outboxes[shard], entry)
         except ShardUnavailable:
             pass  # still in its outbox and still due
         except Exception as error:
@@ -255,34 +231,59 @@ class Courier:
         transport = next(t for t in self._transports if t.takes(entry.domain))
         try:
             replies = transport.send(entry, body)
+        except Unreachable as unreachable:
+            self._unreachable(outbox, entry, body, unreachable.reply)
+            return
         except Exception as error:
             _log.exception('transport failed', error)
             replies = [AWAY] * len(entry.recipients)
+        else:
+            self.schedule.succeeded(entry.domain)
         self._settle(outbox, entry, body, replies)
 
+    def _unreachable(self, outbox: Outbox, entry: OutboxEntry, body: Body, reply: Reply) -> None:
+        """Put the whole destination off; only this entry has been tried."""
+        until = self.schedule.failed(entry.domain, _words(reply))
+        line = self._lines.get(entry.domain)
+        if line:
+            for shard, other in line:
+                self._under_way[shard].discard(other.id)
+            line.clear()
+        self._settle(outbox, entry, body, [reply] * len(entry.recipients), until)
+        for one in self._outboxes.values():
+            try:
+                one.postpone(entry.domain, int(until) + 1, _words(reply))
+            except ShardUnavailable:
+                continue  # visit finds it down
+
     def _settle(
-        self, outbox: Outbox, entry: OutboxEntry, body: Body, replies: Sequence[Reply]
+        self,
+        outbox: Outbox,
+        entry: OutboxEntry,
+        body: Body,
+        replies: Sequence[Reply],
+        until: float = 0.0,
     ) -> None:
         """One call to the shard, whatever happened."""
         pairs = list(zip(entry.recipients, replies, strict=True))
         failed = [(name, reply) for name, reply in pairs if reply.code >= 500]
         later = [(name, reply) for name, reply in pairs if 400 <= reply.code < 500]
         now = self._clock()
-        if later:
-            lifetime = self._settings['queue.lifetime']
-            if len(later) == len(pairs) and (not lifetime or now - entry.created < lifetime):
-                delay = self._delay(entry)
-                outbox.retry(entry, int(now + delay) + 1, _words(later[0][1]))
-                self.deferred += 1
-                return
-            # Too old; or others of the entry are settled, and asking again for
-            # all would give those the message twice.
+        lifetime = self._settings['queue.lifetime']
+        if later and lifetime and now - entry.created >= lifetime:
             failed += [(name, _expired(reply)) for name, reply in later]
+            later = []
         report = None
         if failed and entry.sender:
             report = bounce(self._domain, entry.sender, failed, header_block(body), now)
-        outbox.remove(entry, report)
-        self.delivered += len(pairs) - len(failed)
+        if later:
+            next_try = int(until or now + self._delay(entry)) + 1
+            left = [name for name, _ in later] if len(later) < len(pairs) else None
+            outbox.retry(entry, next_try, _words(later[0][1]), left, report)
+            self.deferred += 1
+        else:
+            outbox.remove(entry, report)
+        self.delivered += len(pairs) - len(failed) - len(later)
         self.bounced += len(failed)
 
     def _delay(self, entry: OutboxEntry) -> float:
@@ -290,7 +291,8 @@ class Courier:
         if parked(entry.domain):
             base = min(2.0 * 2 ** min(entry.tries, 10), SHARD_DELAY)
         else:
-            base = min(FIRST_DELAY * 2 ** min(entry.tries, 10), LAST_DELAY)
+            first = self._settings['queue.first_retry']
+            base = min(first * 2 ** min(entry.tries, 10), LONGEST)
         spread: float = base * random.uniform(0.8, 1.2)
         return spread
 
@@ -309,13 +311,27 @@ class CourierRole:
 
     def __init__(self, context: ChildContext) -> None:
         self._context = context
+        settings = context.settings
+        domain = mail_domain(settings['domain'])
+        resolver = Resolver.configured(settings)
+        self._federation = Federation(context.state_dir, settings, domain)
+        self._control = Control(context.state_dir)
+        self.tracker = Tracker()
+        self.tracker.load(self._control)
+        self._relaying = Relaying(
+            Router(resolver, self._federation.override, settings),
+            resolver,
+            Keys(context.state_dir, domain, settings),
+            self.tracker,
+            ehlo=domain if not domain.startswith('[ipv6:') else '[IPv6:' + domain[6:],
+        )
         self._clients = [ShardClient(context.state_dir, n) for n in range(context.shards)]
         self._outboxes: dict[int, Outbox] = {c.index: ShardOutbox(c) for c in self._clients}
         self.courier = Courier(
             self._outboxes,
             self.transports(),
-            domain=mail_domain(context.settings['domain']),
-            settings=context.settings,
+            domain=domain,
+            settings=settings,
         )
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
@@ -324,13 +340,15 @@ class CourierRole:
 
     def transports(self) -> Sequence[Transport]:
         """In the order in which they are asked."""
-        return (ToShard(self._outboxes), Undeliverable())
+        return (ToShard(self._outboxes), Forbidden(self._federation), self._relaying)
 
     # -- Role
 
     def start(self) -> None:
         self._context.bus.subscribe('outbox', self._announced)
+        self._context.bus.subscribe('federation', lambda data: self._federation.reload())
         self._loops = [gevent.spawn(self._work, shard) for shard in self._outboxes]
+        self._loops.append(gevent.spawn(self._upkeep))
 
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
@@ -346,6 +364,8 @@ class CourierRole:
         gevent.killall(self._loops)
         for client in self._clients:
             client.close()
+        self._relaying.close()
+        self.tracker.flush(self._control)
 
     def statistics(self) -> dict[str, Any]:
         courier = self.courier
@@ -354,13 +374,18 @@ class CourierRole:
             'bounced': courier.bounced,
             'deferred': courier.deferred,
             'under_way': courier.under_way,
+            'destinations_down': len(courier.schedule.down()),
         }
 
     # -- inside
 
     def _announced(self, event: Any) -> None:
         """A shard says that its outbox has something new; without a shard, all are meant."""
-        shard = event.get('shard') if isinstance(event, dict) else None
+        shard = None
+        if isinstance(event, dict):
+            shard = event.get('shard')
+            if event.get('retry'):  # the operator does not want to wait
+                self.courier.schedule.retry(str(event.get('domain', '')))
         self._rouse([shard] if shard in self._wake else self._wake)
 
     def _rouse(self, shards: Iterable[int]) -> None:
@@ -380,3 +405,28 @@ class CourierRole:
             except Exception as error:
                 _log.exception('visit failed', error)
             wake.wait(POLL)
+
+    def _upkeep(self) -> None:
+        """What is done by the clock: old entries, idle connections, the tracker."""
+        expired = flushed = time.monotonic()
+        while not self._retiring:
+            gevent.sleep(TIDY_TIME)
+            try:
+                self._relaying.tidy()
+                now = time.monotonic()
+                if now - expired >= EXPIRE_TIME:
+                    expired = now
+                    self._expire()
+                if now - flushed >= FLUSH_TIME:
+                    flushed = now
+                    self.tracker.flush(self._control)
+            except Exception as error:
+                _log.exception('upkeep failed', error)
+
+    def _expire(self) -> None:
+        for shard in self._outboxes:
+            try:
+                while self.courier.expire(shard) >= BATCH:
+                    pass
+            except ShardUnavailable:
+                continue

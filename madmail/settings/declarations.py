@@ -27,6 +27,7 @@ from madmail.settings.kinds import (
     Servers,
     Size,
     Text,
+    Transports,
     Url,
 )
 
@@ -171,8 +172,8 @@ declare(
     'processes.shards',
     CountOrAuto(1, 64),
     'auto',
-    'Processes that hold the accounts. auto: one a core, at most 8. Fixed once the state '
-    'directory exists.',
+    'Processes that hold the accounts. auto: one for every core but one, at least one, at most '
+    '8. Fixed once the state directory exists.',
     applies=RESTART,
 )
 declare(
@@ -460,6 +461,42 @@ declare(
     applies=LIVE,
 )
 declare(
+    'federation.transports',
+    Transports(),
+    ('https', 'http', 'smtp'),
+    'Ways to hand mail to another relay, in the order in which they are tried. http is used for '
+    'relays on an IP address only, unless federation.plain_http is on.',
+    applies=LIVE,
+)
+declare(
+    'federation.plain_http',
+    Boolean(),
+    False,
+    'Use plain HTTP for named relays too, where HTTPS fails.',
+    applies=LIVE,
+)
+declare(
+    'federation.https_port',
+    Integer(1, 65535),
+    443,
+    'Port of other relays for HTTPS.',
+    applies=LIVE,
+)
+declare(
+    'federation.http_port',
+    Integer(1, 65535),
+    80,
+    'Port of other relays for HTTP.',
+    applies=LIVE,
+)
+declare(
+    'federation.smtp_port',
+    Integer(1, 65535),
+    25,
+    'Port of other servers for SMTP.',
+    applies=LIVE,
+)
+declare(
     'dkim.selector',
     Selector(),
     'madmail',
@@ -511,4 +548,13 @@ declare(
     '',
     'How to reach the operator, for example mailto:admin@example.org.',
     applies=LIVE,
+)
+declare(
+    'queue.first_retry',
+    Duration(1),
+    60,
+    'Pause after the first failure to reach another relay. It doubles with each failure, up to '
+    'an hour.',
+    applies=LIVE,
+    unit='seconds',
 )

@@ -363,6 +363,30 @@ class Servers(Addresses):
         return address
 
 
+class Transports(Kind):
+    """Some of https, http and smtp, as a tuple in the given order."""
+
+    name = 'transports'
+    expected = 'a list of some of https, http and smtp'
+    many = True
+    KNOWN = ('https', 'http', 'smtp')
+
+    def parse(self, text: str) -> object:
+        return self.check([part.strip() for part in text.split(',')])
+
+    def check(self, value: object) -> object:
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)) or not words:
+            raise Wrong(self.expected)
+        if any(word not in self.KNOWN for word in words) or len(set(words)) < len(words):
+            raise Wrong(self.expected)
+        return tuple(words)
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return f'[{", ".join(value)}]'
+
+
 class Selector(Kind):
     """A DKIM selector: labels of a DNS name (RFC 6376 3.1)."""
 

@@ -39,6 +39,7 @@ class ShardMethods:
             'account_dismiss': self.account_dismiss,
             'outbox_due': self.outbox_due,
             'outbox_list': self.outbox_list,
+            'outbox_older': self.outbox_older,
             'outbox_entry': self.outbox_entry,
             'outbox_postpone': self.outbox_postpone,
             'outbox_retry': self.outbox_retry,
@@ -159,6 +160,9 @@ class ShardMethods:
         self, now: int, limit: int = 100, skip: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         return [_entry(entry) for entry in self._shard.store.outbox_due(now, limit, skip)]
+
+    def outbox_older(self, created: int, limit: int = 100) -> list[dict[str, Any]]:
+        return [_entry(entry) for entry in self._shard.store.outbox_older(created, limit)]
 
     def outbox_list(self) -> list[dict[str, Any]]:
         return [_entry(entry) for entry in self._shard.store.outbox_list()]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -160,6 +161,33 @@ class Control:
 
     def flush_dismissed(self) -> None:
         self._execute('DELETE FROM federation_dismissed')
+
+    # -- exchange with other relays, see madmail.delivery.tracker
+
+    def peers(self) -> list[tuple[str, dict[str, int]]]:
+        """Counts by domain, seen last at the end."""
+        rows = self._execute('SELECT * FROM peers ORDER BY last_seen')
+        names = [column[0] for column in rows.description][1:]
+        return [(row[0], dict(zip(names, row[1:], strict=True))) for row in rows.fetchall()]
+
+    def set_peers(self, peers: Sequence[tuple[str, dict[str, int]]], limit: int) -> None:
+        """Write some anew; only the `limit` that were seen last stay."""
+        with self._connection:
+            self._execute('BEGIN IMMEDIATE')
+            for domain, counts in peers:
+                marks = ', '.join('?' * (len(counts) + 1))
+                names = ', '.join(('domain', *counts))
+                self._execute(
+                    f'INSERT OR REPLACE INTO peers ({names}) VALUES ({marks})',
+                    (domain, *counts.values()),
+                )
+            self._execute(
+                'DELETE FROM peers WHERE domain NOT IN'
+                ' (SELECT domain FROM peers ORDER BY last_seen DESC LIMIT ?)',
+                (limit,),
+            )
+
+    # -- endpoints
 
     def endpoints(self) -> list[Endpoint]:
         """In order of domain."""

@@ -316,6 +316,9 @@ class Store(Protocol):
     def outbox_due(self, now: int, limit: int = 100, skip: Sequence[str] = ()) -> list[OutboxEntry]:
         """Entries whose next try has come, longest due first, but for the domains `skip`."""
 
+    def outbox_older(self, created: int, limit: int = 100) -> list[OutboxEntry]:
+        """Entries accepted before `created`, oldest first."""
+
     def outbox_entry(self, entry_id: int) -> OutboxEntry | None: ...
     def outbox_list(self) -> list[OutboxEntry]: ...
     def outbox_retry(

@@ -34,6 +34,15 @@ class Outbox(Delivering):
         )
         return [entry(row) for row in rows.fetchall()]
 
+    def outbox_older(self, created: int, limit: int = 100) -> list[OutboxEntry]:
+        """Entries accepted before the Unix time `created`, oldest first."""
+        # Ids grow with the time of acceptance, so this reads no more than it gives.
+        rows = self._read(
+            f'SELECT {COLUMNS} FROM outbox WHERE created < ? ORDER BY id LIMIT ?',
+            (created, limit),
+        )
+        return [entry(row) for row in rows.fetchall()]
+
     def outbox_list(self) -> list[OutboxEntry]:
         """Everything that waits, oldest first."""
         rows = self._read(f'SELECT {COLUMNS} FROM outbox ORDER BY id')

@@ -157,6 +157,18 @@ CONTROL: Sequence[Migration] = (
             created INTEGER NOT NULL,
             updated INTEGER NOT NULL) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE peers (
+            domain TEXT PRIMARY KEY,
+            success_https INTEGER NOT NULL,
+            success_http INTEGER NOT NULL,
+            success_smtp INTEGER NOT NULL,
+            failed_https INTEGER NOT NULL,
+            failed_http INTEGER NOT NULL,
+            failed_smtp INTEGER NOT NULL,
+            latency_ms INTEGER NOT NULL,
+            last_seen INTEGER NOT NULL) WITHOUT ROWID""",
+    ),
 )
 
 
