@@ -490,6 +490,7 @@ def test_checklist_23_no_alpn_or_sni_is_needed_and_any_is_taken(
         assert stream.version() in ('TLSv1.2', 'TLSv1.3')
 
 
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')
 def test_checklist_23_old_tls_is_refused(relay: Relay) -> None:
     context = client_tls()
     context.set_ciphers('ALL:@SECLEVEL=0')

@@ -32,7 +32,7 @@ def test_the_checksum_is_that_of_the_standard() -> None:
 def test_pgpy_reads_the_packets() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        pgpy = pytest.importorskip('pgpy')
+        pgpy = pytest.importorskip('pgpy', exc_type=ImportError)
         message = pgpy.PGPMessage.from_blob(mail.payload(3000, 3).decode())
     assert message.is_encrypted
     assert len(message.encrypters) >= 1
