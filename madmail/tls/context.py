@@ -41,14 +41,23 @@ class ServerTLS:
     self-signed one cannot be written.
     """
 
-    def __init__(self, settings: Settings, state_dir: Path) -> None:
+    def __init__(
+        self, settings: Settings, state_dir: Path, spare: self_signed.Files | None = None
+    ) -> None:
+        """`spare` is used when this process may not read the configured files."""
         self._settings = settings
         self._directory = Path(state_dir) / DIRECTORY
         self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
         self._files = self._find()
+        if spare is not None and not all(os.access(path, os.R_OK) for path in self._files):
+            self._files = spare
         # Before loading: a change in between is then seen as one later.
         self._seen = _signature(self._files)
         _load(_fresh(()), self._files)
+        # For a server that is started when the right to read it is given up.
+        self.pem = b''
+        if settings['tls.mode'] == 'file' and os.geteuid() == 0:
+            self.pem = b'\n'.join(path.read_bytes() for path in self._files)
 
     def context(self, *protocols: str) -> ssl.SSLContext:
         """The context that answers ALPN with the first of `protocols` a client offers.

@@ -27,6 +27,7 @@ class Brief:
     listeners: tuple[int, ...]  # descriptors
     probe: int
     counters: int
+    pem: bytes  # certificate and key, where only root may read their files; else b''
 
     def store(self) -> int:
         """A memory file with all of it; its descriptor, closed on exec."""

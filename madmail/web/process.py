@@ -79,6 +79,7 @@ class WebRole:
                 listeners=descriptors,
                 probe=probe.fileno(),
                 counters=self._memory,
+                pem=getattr(context.shared_tls, 'pem', b''),
             ).store()
             self._spawn(brief, (*descriptors, probe.fileno(), self._memory, brief))
             os.close(brief)

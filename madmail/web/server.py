@@ -18,6 +18,7 @@ from gunicorn.app.base import BaseApplication
 from madmail import log
 from madmail.master.process import die_with_parent, name_process
 from madmail.settings import Settings
+from madmail.tls.self_signed import Files
 from madmail.web import gunicorn_settings
 from madmail.web.brief import Brief, load
 
@@ -32,6 +33,12 @@ class Server(BaseApplication):
         self.brief = brief
         self.settings = Settings(brief.given, brief.origin)
         self.services: Any = None
+        self.spare: Files | None = None
+        if brief.pem:
+            descriptor = os.memfd_create('madmail-pem', os.MFD_CLOEXEC)
+            os.write(descriptor, brief.pem)
+            file = Path(f'/proc/self/fd/{descriptor}')
+            self.spare = Files(file, file)
         super().__init__()
 
     def load_config(self) -> None:

@@ -87,7 +87,7 @@ class Worker(GeventWorker):
         # Asked now: a connection may be served when its listener is closed already.
         self._names = {listener: listener.getsockname() for listener in self.sockets}
         if self._secure:
-            self._tls = ServerTLS(self._settings, services.state_dir)
+            self._tls = ServerTLS(self._settings, services.state_dir, self.app.spare)
             self._tls.context('http/1.1')
         pool = Pool(self.worker_connections)
         servers = [

@@ -68,6 +68,19 @@ def test_repeated_delivery_id_changes_nothing(place: Place):
     consistent(place.store)
 
 
+def test_a_full_mailbox_may_be_asked_again_under_the_same_id(place: Place):
+    inbox = place.inbox()
+    key = os.urandom(16)
+    body = MemoryBody(b'x' * (QUOTA + 1))
+    assert place.store.deliver(body, ['a@localhost'], delivery_id=key) == [Q]
+    account = place.store.account('a@localhost')
+    place.store.set_quota(account.id, 10 * QUOTA)
+    for _ in range(2):
+        assert place.store.deliver(body, ['a@localhost'], delivery_id=key) == [S]
+    assert place.store.mailbox_by_id(inbox).messages == 1
+    consistent(place.store)
+
+
 def test_simultaneous_repetitions_store_once(place: Place):
     inbox = place.inbox()
     key = os.urandom(16)

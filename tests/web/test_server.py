@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from madmail.settings import Settings
+from madmail.tls import self_signed
+from madmail.tls.context import ServerTLS, Unusable
 from tests.system import mail
 from tests.system.relay import client_tls, free_ports, wait_for
 from tests.web.conftest import PEER, WebRelay, answer
@@ -506,3 +509,70 @@ def test_the_log_names_nobody(room: Path) -> None:
     text = text.partition('dclogin:')[0] + text.partition('dclogin:')[2].partition('\n')[2]
     assert 'secret' not in text
     assert json.dumps('192.0.2.9')[1:-1] not in text
+
+
+def test_the_log_is_reopened_in_all_processes(room: Path) -> None:
+    log = room / 'relay.log'
+    relay = WebRelay(room, {'log': str(log), 'log_level': 'info'})
+    with relay:
+        address, _ = relay.account()
+        relay.post(mail.plain(PEER, address), address)
+        assert log.read_text().count('web message refused') == 1
+        log.rename(room / 'old.log')
+        os.kill(relay.pids('master')[0], signal.SIGUSR1)
+        deadline = time.monotonic() + 10
+        while not log.exists() or 'web message refused' not in log.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+            relay.post(mail.plain(PEER, address), address)
+
+
+def test_one_address_holds_a_bounded_number_of_connections(room: Path) -> None:
+    with WebRelay(room, {'limits.connections_per_ip': 5}) as relay:
+        held = []
+        for _ in range(5):
+            stream = relay.raw()
+            stream.sendall(b'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+            assert stream.recv(65536).startswith(b'HTTP/1.1 404 ')
+            held.append(stream)
+        with relay.raw() as sixth:
+            assert answer(sixth) == b''
+        held.pop().close()
+        deadline = time.monotonic() + 5
+        while True:
+            with relay.raw() as stream:
+                stream.sendall(b'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+                if answer(stream).startswith(b'HTTP/1.1 404 '):
+                    break
+            assert time.monotonic() < deadline
+        for stream in held:
+            stream.close()
+
+
+def test_several_workers_share_the_work(room: Path) -> None:
+    with WebRelay(room, {'processes.web': 3}) as relay:
+        assert len(_gunicorn(relay)) == 4
+        address, password = relay.account()
+        before = _statistics(relay)['delivered']
+        for _ in range(30):
+            assert relay.post(mail.encrypted(PEER, address), address)[0] == 200
+        assert _statistics(relay)['delivered'] == before + 30
+        with relay.imap(address, password) as inbox:
+            assert len(wait_for(inbox, 30)) == 30
+
+
+def test_a_certificate_from_files_is_served_even_when_they_cannot_be_read_again(
+    tmp_path: Path,
+) -> None:
+    files = self_signed.ensure(tmp_path / 'tls', 'chat.example')
+    spare = self_signed.ensure(tmp_path / 'spare', 'chat.example')
+    for path in files:
+        path.unlink()
+    settings = Settings.defaults(
+        {'tls.mode': 'file', 'tls.cert_file': str(files[0]), 'tls.key_file': str(files[1])}
+    )
+    with pytest.raises(Unusable):
+        ServerTLS(settings, tmp_path)
+    tls = ServerTLS(settings, tmp_path, spare)
+    assert tls.context('http/1.1').get_ca_certs() == []
+    assert not tls.changed()
