@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from madmail.cli import accounts, blocklist, endpoints, federation, relay
+from madmail.cli import accounts, blocklist, dkim, dns, endpoints, federation, relay
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Declined, Failure, Result, failure_as_json
-from madmail.master.exits import FAILED, OK, USAGE, Stop
+from madmail.master.exits import FAILED, USAGE, Stop
 from madmail.settings import SettingError
 
 
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
             '--json', action='store_true', default=default or False, help='one line of JSON'
         )
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    for family in (relay, accounts, blocklist, federation, endpoints):
+    for family in (relay, accounts, blocklist, federation, endpoints, dns, dkim):
         family.add_commands(commands, [after])
     return top
 
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     if parsed.command != 'run':
         show(result, name, as_json=invocation.json)
-    return OK
+    return result.exit_code
 
 
 def show(result: Result, command: str, *, as_json: bool) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import segno
 
 from madmail import __version__
+from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
 from madmail.cli import dclogin
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
 from madmail.cli.result import Failure, Result, duration, table
+from madmail.delivery.dkim import Keys
 from madmail.master import control, keeper
 from madmail.master.arbiter import Arbiter
 from madmail.master.exits import CONFIGURATION, Stop
@@ -135,6 +137,7 @@ def init(invocation: Invocation) -> Result:
         if user:
             user.assume()
         load_secret(state.path)
+        Keys(state.path, mail_domain(settings['domain']), settings).refresh()
         Control(state.path).close()
     finally:
         state.close()

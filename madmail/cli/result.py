@@ -18,11 +18,15 @@ class Declined(Exception):
 
 @dataclass
 class Result:
-    """`data` is the JSON form, `text` what people read ('' = nothing)."""
+    """`data` is the JSON form, `text` what people read ('' = nothing).
+
+    `exit_code` is not 0 where the command was done and what it found is not good.
+    """
 
     data: dict[str, Any] = field(default_factory=dict)
     text: str = ''
     message: str = ''
+    exit_code: int = 0
 
     def as_json(self, command: str) -> str:
         answer: dict[str, Any] = {'ok': True, 'command': command}

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -27,7 +27,7 @@ from gevent.pool import Pool
 from madmail import log
 from madmail.account.address import mail_domain
 from madmail.delivery.destination import parked
-from madmail.delivery.dkim import Keys
+from madmail.delivery.dkim import Damaged, Keys
 from madmail.delivery.dns import Resolver
 from madmail.delivery.federation import Federation
 from madmail.delivery.outbox import AWAY, Outbox, ShardOutbox, ToShard
@@ -40,7 +40,7 @@ from madmail.message.bounce import bounce
 from madmail.settings import Settings
 from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.smtp.reply import Fault, Reply
-from madmail.store.control import Control
+from madmail.store.control import Control, LiveSettings
 from madmail.store.interface import Body, OutboxEntry
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ if TYPE_CHECKING:
 POLL = 5.0  # seconds between two looks at an outbox that announced nothing
 BATCH = 100  # entries of a shard taken up at once, beyond those under way
 IN_LINES = 2000  # entries of all shards under way or lined up
-UNDER_WAY = 200  # greenlets that carry entries
-PER_DESTINATION = 4  # of them for one destination
+WORKERS = 500  # greenlets that carry entries
+PER_DESTINATION = 4  # of them for one destination that has answered; until then it is one
 LINE_LIMIT = 100  # entries lined up for one destination
 SKIP_LIMIT = 200  # destinations named to a shard as those with full lines
+REFILL = 25  # entries left in a line when more are asked for
+UNSETTLED_LIMIT = 10_000  # entries whose outcome is kept until their shard takes it
 STUCK = 120.0  # seconds without a turn after which the courier counts as stuck
 RETIRE_TIME = 10.0  # seconds that entries under way get to end
 SHARD_DELAY = 60.0  # seconds at most between two tries at a shard of this relay
@@ -100,6 +102,9 @@ class Courier:
     Entries of one destination wait in one line and are worked off by a few
     greenlets.  Lines are short, because what waits is safe where it is; a
     destination whose line is full, or that is down, is not asked for again.
+
+    A destination has one greenlet until it has answered, so that those that
+    are dead and not yet known as such never have all of them.
     """
 
     def __init__(
@@ -110,17 +115,26 @@ class Courier:
         domain: str,
         settings: Settings,
         clock: Callable[[], float] = time.time,
+        on_room: Callable[[], None] = lambda: None,
     ) -> None:
+        """`on_room` is called when a visit that took less than there was is worth repeating."""
         self._outboxes = outboxes
+        self._on_room = on_room
         self._transports = transports
         self._domain = domain
         self._settings = settings
         self._clock = clock
         self.schedule = Schedule(lambda: settings['queue.first_retry'], clock)
-        self._pool = Pool(UNDER_WAY)
+        self._pool = Pool(WORKERS)
         self._lines: dict[str, deque[tuple[int, OutboxEntry]]] = {}
         self._workers: dict[str, int] = {}
+        self._unattended: OrderedDict[str, None] = OrderedDict()  # lines without a greenlet
+        self._answered: set[str] = set()  # of those with greenlets
+        self._held: set[str] = set()  # whose line was full at a visit
+        self._full = False  # all lines together were, at a visit
         self._under_way: dict[int, set[int]] = {shard: set() for shard in outboxes}
+        # Handed over, but the shard could not be told: entries must not go twice.
+        self._unsettled: OrderedDict[tuple[int, int], dict[str, Reply]] = OrderedDict()
         self.delivered = 0
         self.bounced = 0
         self.deferred = 0
@@ -137,8 +151,10 @@ class Courier:
         outbox, busy = self._outboxes[shard], self._under_way[shard]
         room = min(BATCH, IN_LINES - self.under_way)
         if room <= 0:
+            self._full = True
             return 0
         skip = [domain for domain, line in self._lines.items() if len(line) >= LINE_LIMIT]
+        self._held.update(skip)
         # Entries under way are still due: ask for so many more.
         entries = outbox.due(int(self._clock()), room + len(busy), skip[:SKIP_LIMIT])
         started = 0
@@ -167,12 +183,19 @@ class Courier:
         for entry in outbox.older(int(self._clock() - lifetime), BATCH):
             if entry.id in busy or parked(entry.domain):
                 continue
-            body = outbox.body(entry)
-            last = Reply(451, '4.4.7', entry.last_error or 'It was never reached')
-            if body is None:
-                outbox.remove(entry, None)
-            else:
-                self._settle(outbox, entry, body, [last] * len(entry.recipients))
+            busy.add(entry.id)
+            try:
+                body = outbox.body(entry)
+                last = Reply(451, EXPIRED, entry.last_error or 'It was never reached')
+                known = self._unsettled.pop((shard, entry.id), None)
+                if known is not None:
+                    self._settle_known(outbox, entry, known)
+                elif body is None:
+                    outbox.remove(entry, None)
+                else:
+                    self._settle(outbox, entry, body, [last] * len(entry.recipients))
+            finally:
+                busy.discard(entry.id)
             given_back += 1
         return given_back
 
@@ -188,32 +211,60 @@ class Courier:
 
     def _engage(self, domain: str) -> None:
         """One more greenlet for a destination, if it may have one."""
-        if self._workers.get(domain, 0) < PER_DESTINATION and self._pool.free_count() > 0:
-            self._workers[domain] = self._workers.get(domain, 0) + 1
-            self._pool.spawn(self._work_off, domain)
+        working = self._workers.get(domain, 0)
+        if working >= (PER_DESTINATION if domain in self._answered else 1):
+            return
+        if self._pool.free_count() > 0:
+            self._workers[domain] = working + 1
+            self._pool.spawn(self._work, domain)
+        elif not working:
+            self._unattended[domain] = None
+
+    def _work(self, domain: str) -> None:
+        """Work off one line, then those that found no greenlet when they began."""
+        while True:
+            try:
+                self._work_off(domain)
+            finally:
+                self._leave(domain)
+            while self._unattended:
+                domain, _ = self._unattended.popitem(last=False)
+                if domain in self._lines and domain not in self._workers:
+                    break
+            else:
+                return
+            self._workers[domain] = 1
 
     def _work_off(self, domain: str) -> None:
-        try:
-            while line := self._lines.get(domain):
-                shard, entry = line.popleft()
-                self._handle(shard, entry)
-        finally:
-            left = self._workers[domain] - 1
-            if left:
-                self._workers[domain] = left
-            else:
-                del self._workers[domain]
-                if not self._lines.get(domain):
-                    self._lines.pop(domain, None)
-            # Lines that found no free greenlet when they began.
-            for other in self._lines:
-                if other not in self._workers and self._pool.free_count() > 0:
-                    self._engage(other)
-                    break
+        while line := self._lines.get(domain):
+            shard, entry = line.popleft()
+            if len(line) == REFILL and domain in self._held:
+                self._held.discard(domain)
+                self._on_room()
+            self._handle(shard, entry)
+            if self._full and self.under_way <= IN_LINES - BATCH:
+                self._full = False
+                self._on_room()
+
+    def _leave(self, domain: str) -> None:
+        left = self._workers[domain] - 1
+        if left:
+            self._workers[domain] = left
+            return
+        del self._workers[domain]
+        self._answered.discard(domain)
+        if not self._lines.get(domain):
+            self._lines.pop(domain, None)
+            if domain in self._held:  # its line was emptied at once
+                self._held.discard(domain)
+                self._on_room()
 
     def _handle(self, shard: int, entry: OutboxEntry) -> None:
         try:
-            if not self.schedule.down_until(entry.domain):
+            known = self._unsettled.pop((shard, entry.id), None)
+            if known is not None:
+                self._settle_known(self._outboxes[shard], entry, known)
+            elif not self.schedule.down_until(entry.domain):
                 self._carry(self._outboxes[shard], entry)
         except ShardUnavailable:
             pass  # still in its outbox and still due
@@ -239,7 +290,21 @@ class Courier:
             replies = [AWAY] * len(entry.recipients)
         else:
             self.schedule.succeeded(entry.domain)
+            self._answered.add(entry.domain)
+            if self._lines.get(entry.domain):
+                self._engage(entry.domain)
         self._settle(outbox, entry, body, replies)
+
+    def _settle_known(self, outbox: Outbox, entry: OutboxEntry, known: dict[str, Reply]) -> None:
+        """What was handed over when its shard did not answer; recipients may be fewer by now."""
+        replies = [known.get(name, AWAY) for name in entry.recipients]
+        try:
+            body = outbox.body(entry)
+        except ShardUnavailable:
+            self._unsettled[outbox.shard, entry.id] = known
+            raise
+        if body is not None:
+            self._settle(outbox, entry, body, replies)
 
     def _unreachable(self, outbox: Outbox, entry: OutboxEntry, body: Body, reply: Reply) -> None:
         """Put the whole destination off; only this entry has been tried."""
@@ -249,6 +314,7 @@ class Courier:
             for shard, other in line:
                 self._under_way[shard].discard(other.id)
             line.clear()
+        self._answered.discard(entry.domain)
         self._settle(outbox, entry, body, [reply] * len(entry.recipients), until)
         for one in self._outboxes.values():
             try:
@@ -276,13 +342,20 @@ class Courier:
         report = None
         if failed and entry.sender:
             report = bounce(self._domain, entry.sender, failed, header_block(body), now)
-        if later:
-            next_try = int(until or now + self._delay(entry)) + 1
-            left = [name for name, _ in later] if len(later) < len(pairs) else None
-            outbox.retry(entry, next_try, _words(later[0][1]), left, report)
-            self.deferred += 1
-        else:
-            outbox.remove(entry, report)
+        try:
+            if later:
+                next_try = int(until or now + self._delay(entry)) + 1
+                left = [name for name, _ in later] if len(later) < len(pairs) else None
+                outbox.retry(entry, next_try, _words(later[0][1]), left, report)
+                self.deferred += 1
+            else:
+                outbox.remove(entry, report)
+        except ShardUnavailable:
+            if any(reply.code < 400 for reply in replies):
+                self._unsettled[outbox.shard, entry.id] = dict(pairs)
+                if len(self._unsettled) > UNSETTLED_LIMIT:
+                    self._unsettled.popitem(last=False)
+            raise
         self.delivered += len(pairs) - len(failed) - len(later)
         self.bounced += len(failed)
 
@@ -314,14 +387,16 @@ class CourierRole:
         settings = context.settings
         domain = mail_domain(settings['domain'])
         resolver = Resolver.configured(settings)
+        self._live = LiveSettings(context.state_dir, settings)
         self._federation = Federation(context.state_dir, settings, domain)
         self._control = Control(context.state_dir)
         self.tracker = Tracker()
         self.tracker.load(self._control)
+        self._keys = Keys(context.state_dir, domain, settings)
         self._relaying = Relaying(
             Router(resolver, self._federation.override, settings),
             resolver,
-            Keys(context.state_dir, domain, settings),
+            self._keys,
             self.tracker,
             ehlo=domain if not domain.startswith('[ipv6:') else '[IPv6:' + domain[6:],
         )
@@ -332,6 +407,7 @@ class CourierRole:
             self.transports(),
             domain=domain,
             settings=settings,
+            on_room=lambda: self._rouse(self._wake),
         )
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
@@ -345,8 +421,13 @@ class CourierRole:
     # -- Role
 
     def start(self) -> None:
+        try:
+            self._keys.refresh()  # the first key is made here, not under the first message
+        except (Damaged, OSError) as error:
+            _log.exception('no key to sign with', error)
         self._context.bus.subscribe('outbox', self._announced)
         self._context.bus.subscribe('federation', lambda data: self._federation.reload())
+        self._context.bus.subscribe('settings', lambda data: self._live.reload())
         self._loops = [gevent.spawn(self._work, shard) for shard in self._outboxes]
         self._loops.append(gevent.spawn(self._upkeep))
 
