@@ -225,7 +225,9 @@ class Relaying:
 
     def _keep(self, hop: Hop, connection: Connection) -> None:
         kept = self._smtp.setdefault(hop, deque())
-        if connection.transactions >= SMTP_MESSAGES or len(kept) >= SMTP_KEEP_LIMIT:
+        if connection.lost:
+            connection.close()
+        elif connection.transactions >= SMTP_MESSAGES or len(kept) >= SMTP_KEEP_LIMIT:
             connection.quit()
         else:
             kept.append(_Idle(connection, self._monotonic()))

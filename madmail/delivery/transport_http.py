@@ -191,7 +191,8 @@ class HttpClient:
             pass  # the peer may have answered early, 413 for example
         try:
             with gevent.Timeout(ANSWER_TIME, TimeoutError()):
-                return _read_answer(stream)
+                answer = _read_answer(stream)
+                return answer if sent else answer._replace(keep=False)
         except (OSError, ValueError) as error:
             if sent:
                 raise Unsure(isinstance(error, TimeoutError)) from None

@@ -27,6 +27,7 @@ CONNECT_TIME = 20.0  # seconds
 GREETING_TIME = 60.0
 COMMAND_TIME = 60.0
 BLOCK_TIME = 120.0  # for one slice of the message to leave
+LAST_WORDS_TIME = 5.0  # for a refusal to be read that came before the message had left
 FINAL_TIME = 300.0  # RFC 5321 4.5.3.2.6 asks for ten minutes; a worker is not held that long
 LINE_LIMIT = 4096  # octets of a reply line
 LINES_LIMIT = 128  # of one reply
@@ -76,6 +77,7 @@ class Connection:
         self._phase = Phase.GREETING
         self.extensions: dict[str, str] = {}
         self.encrypted = False
+        self.lost = False  # of no use for another transaction
         self.transactions = 0
 
     # -- life
@@ -164,13 +166,15 @@ class Connection:
         if 'PIPELINING' in self.extensions:
             # RFC 2920 3.1: DATA may end the group; its reply is read like any other.
             self._write(b''.join(commands), COMMAND_TIME)
-            replies = [self._reply(COMMAND_TIME) for _ in commands]
-            mail, rcpt, data = replies[0], replies[1:-1], replies[-1]
+            mail, *rcpt = [self._reply(COMMAND_TIME) for _ in commands[:-1]]
+            data = self._reply(COMMAND_TIME, asking=True)
         else:
             mail = self._say(commands[0])
             rcpt = [self._say(one) for one in commands[1:-1]] if mail.positive else []
             wanted = any(one.positive for one in rcpt)
-            data = self._say(commands[-1]) if wanted else NOT_ASKED
+            data = self._say(commands[-1], asking=True) if wanted else NOT_ASKED
+        if data.code < 300:  # what it has done then nobody knows; not taken the message
+            raise Broken(self._phase, 'the peer does not speak SMTP')
         if not mail.positive:
             if data.code == 354:
                 self._write(b'.\r\n', COMMAND_TIME)
@@ -200,7 +204,15 @@ class Connection:
 
     def _message(self, body: Body, prefix: bytes) -> Reply:
         for block in stuffed(body, prefix):
-            self._write(block, BLOCK_TIME)
+            try:
+                self._write(block, BLOCK_TIME)
+            except Broken:
+                # Some refuse in the midst of the message and hang up.
+                early = self._reply(LAST_WORDS_TIME)
+                if early.positive:
+                    raise
+                self.lost = True
+                return early
         self._phase = Phase.DATA
         final = self._reply(FINAL_TIME)
         self._phase = Phase.TRANSACTION
@@ -263,9 +275,9 @@ class Connection:
 
     # -- octets
 
-    def _say(self, command: bytes) -> Reply:
+    def _say(self, command: bytes, asking: bool = False) -> Reply:
         self._write(command, COMMAND_TIME)
-        return self._reply(COMMAND_TIME)
+        return self._reply(COMMAND_TIME, asking=asking)
 
     def _write(self, data: bytes, timeout: float) -> None:
         try:
@@ -274,8 +286,10 @@ class Connection:
         except OSError as error:
             raise Broken(self._phase, _why('cannot send', error)) from None
 
-    def _reply(self, timeout: float, lines: list[bytes] | None = None) -> Reply:
-        """RFC 5321 4.2.1: all lines of one reply, as one."""
+    def _reply(
+        self, timeout: float, lines: list[bytes] | None = None, asking: bool = False
+    ) -> Reply:
+        """RFC 5321 4.2.1: all lines of one reply, as one; 354 only if `asking` for it."""
         texts: list[bytes] = [] if lines is None else lines
         code = 0
         with gevent.Timeout(timeout, Broken(self._phase, 'no answer in time')):
@@ -292,6 +306,8 @@ class Connection:
         reply = _spoken(code, texts)
         if code == 421:
             raise Broken(self._phase, reply.text, reply)  # RFC 5321 3.8: it hangs up
+        if reply.positive and code // 100 != 2 and (code != 354 or not asking):
+            raise Broken(self._phase, 'the peer does not speak SMTP')
         return reply
 
     def _line(self) -> bytes:

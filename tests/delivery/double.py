@@ -50,18 +50,44 @@ class MemoryStore:
         self.seen[delivery_id] = outcomes
         return outcomes
 
-    def outbox_due(self, now: int, limit: int = 100) -> list[OutboxEntry]:
-        return [entry for entry in self.outbox if entry.next_try <= now][:limit]
+    def outbox_due(self, now: int, limit: int = 100, skip: Sequence[str] = ()) -> list[OutboxEntry]:
+        due = (e for e in self.outbox if e.next_try <= now and e.domain not in skip)
+        return sorted(due, key=lambda e: (e.next_try, e.id))[:limit]
+
+    def outbox_older(self, created: int, limit: int = 100) -> list[OutboxEntry]:
+        return [entry for entry in self.outbox if entry.created < created][:limit]
 
     def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
         self.outbox = [entry for entry in self.outbox if entry.id != entry_id]
         if bounce is not None and sender in self.boxes:
             self.boxes[sender].append(bounce.read())
 
-    def outbox_retry(self, entry_id: int, next_try: int, error: str) -> None:
-        self.outbox = [
-            replace(e, tries=e.tries + 1, next_try=next_try, last_error=error)
-            if e.id == entry_id
-            else e
-            for e in self.outbox
-        ]
+    def outbox_retry(
+        self,
+        entry_id: int,
+        next_try: int,
+        error: str,
+        *,
+        recipients: Sequence[str] | None = None,
+        bounce: Body | None = None,
+        sender: str = '',
+    ) -> None:
+        for place, e in enumerate(self.outbox):
+            if e.id == entry_id:
+                self.outbox[place] = replace(
+                    e,
+                    tries=e.tries + 1,
+                    next_try=next_try,
+                    last_error=error,
+                    recipients=e.recipients if recipients is None else tuple(recipients),
+                )
+                if bounce is not None and sender in self.boxes:
+                    self.boxes[sender].append(bounce.read())
+
+    def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
+        moved = 0
+        for place, e in enumerate(self.outbox):
+            if e.domain == domain and e.next_try < next_try:
+                self.outbox[place] = replace(e, next_try=next_try, last_error=error)
+                moved += 1
+        return moved

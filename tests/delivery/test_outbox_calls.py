@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 
-from madmail.delivery.courier import Courier, ShardOutbox, ToShard, Undeliverable
+from madmail.delivery.courier import Courier
+from madmail.delivery.outbox import ShardOutbox, ToShard
 from madmail.delivery.router import Router
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable, body_fields
 from madmail.shard.methods import ShardMethods
+from madmail.smtp.reply import Reply
 from madmail.smtp.session import SmtpSession
-from madmail.store.interface import INLINE_LIMIT, Account, Body, Outcome, Store
+from madmail.store.interface import INLINE_LIMIT, Account, Body, OutboxEntry, Outcome, Store
 from madmail.store.spool import MemoryBody, Spool
 from madmail.store.sqlite import open_store
 from tests.smtp.double import ScriptedWire
@@ -47,6 +49,16 @@ class Call:
         return answer['result']
 
 
+class Nowhere:
+    """A transport to domains that do not exist."""
+
+    def takes(self, domain: str) -> bool:
+        return True
+
+    def send(self, entry: OutboxEntry, body: Body) -> list[Reply]:
+        return [Reply(550, '5.4.4', 'No way there') for _ in entry.recipients]
+
+
 class Relay:
     """Alice lives in shard 0, Bob in shard 1."""
 
@@ -75,7 +87,7 @@ class Relay:
         outboxes = {call.index: ShardOutbox(call) for call in self.calls}  # type: ignore[arg-type]
         return Courier(
             outboxes,
-            (ToShard(outboxes, lambda: time.monotonic() + next(minutes)), Undeliverable()),
+            (ToShard(outboxes, lambda: time.monotonic() + next(minutes)), Nowhere()),
             domain=DOMAIN,
             settings=self.settings,
             clock=lambda: time.time() + 1,
