@@ -146,6 +146,11 @@ class Access:
                 yield from page
                 after = page[-1]['address']
 
+    def outbox(self) -> Iterator[dict[str, Any]]:
+        """What waits for other relays, shard by shard."""
+        for shard in range(self.shards):
+            yield from self._call(shard, 'outbox_list')
+
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         """Tell the processes of the relay, if it runs."""
         if self.running:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from typing import Any
 
 from madmail.cli.access import Access
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, table
+from madmail.delivery.destination import parked
 from madmail.delivery.federation import BadDomain, key
+from madmail.delivery.tracker import Peer
 from madmail.settings import overlay
 
 _WRONG_WAY = {
@@ -138,18 +141,52 @@ def list_(invocation: Invocation) -> Result:
 def status(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
         on, name = _settings(access)
+        traffic = _traffic(access)
         data: dict[str, Any] = {
             'enabled': on,
             'policy': name,
             'rules': len(access.control.rules()),
             'dismissed': len(access.control.dismissed()),
             'endpoints': len(access.control.endpoints()),
+            'traffic': traffic,
         }
     text = (
         f'Federation is {"on" if on else "off"}, policy {name}, {data["rules"]} rules, '
         f'{data["dismissed"]} domains dismissed, {data["endpoints"]} endpoints given.'
     )
+    if traffic:
+        head = ('domain', 'delivered', 'queued', 'failed https', 'http', 'smtp')
+        text += '\n' + table(head, [tuple(row.values()) for row in traffic])
     return Result(data, text)
+
+
+_TRAFFIC = (
+    'domain',
+    'successful_deliveries',
+    'queued_messages',
+    'failed_https',
+    'failed_http',
+    'failed_smtp',
+)
+
+
+def _traffic(access: Access) -> list[dict[str, Any]]:
+    """Counts by destination, as of half a minute ago; the queue as of now."""
+    waiting = Counter(entry['domain'] for entry in access.outbox() if not parked(entry['domain']))
+    peers = dict(access.control.peers())
+    rows = []
+    for domain in sorted(waiting.keys() | peers):
+        peer = Peer(**peers.get(domain, {}))
+        values = (
+            domain,
+            peer.successes,
+            waiting[domain],
+            peer.failed_https,
+            peer.failed_http,
+            peer.failed_smtp,
+        )
+        rows.append(dict(zip(_TRAFFIC, values, strict=True)))
+    return rows
 
 
 def dismiss(invocation: Invocation) -> Result:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from madmail.delivery.federation import Federation
+from madmail.delivery.tracker import Peer
 from madmail.settings import load, overlay
 from madmail.store.control import Control
 from tests.cli.test_cli import Shell, shell
@@ -66,6 +68,22 @@ def test_the_switch(shell: Shell) -> None:
     assert shell.data('federation', 'status')['enabled'] is False
     assert shell.data('federation', 'enable') == {'enabled': True}
     assert _federation(shell).inbound('other.example') is None
+
+
+def test_traffic_by_destination(shell: Shell) -> None:
+    control = Control(load(shell.config)['state_dir'])
+    control.set_peers([('other.example', {**asdict(Peer(3, 1, 1, 5, 2, 4)), 'last_seen': 1})], 10)
+    assert shell.data('federation', 'status')['traffic'] == [
+        {
+            'domain': 'other.example',
+            'successful_deliveries': 5,
+            'queued_messages': 0,
+            'failed_https': 5,
+            'failed_http': 2,
+            'failed_smtp': 4,
+        }
+    ]
+    assert 'other.example' in shell('federation', 'status')[1]
 
 
 def test_the_command_line_wins_over_the_file(shell: Shell) -> None:
