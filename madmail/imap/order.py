@@ -18,7 +18,7 @@ from madmail.imap.syntax import Criterion
 from madmail.imap.view import Ranges
 from madmail.message import sort_key
 from madmail.message.header_fields import first_values
-from madmail.message.slices import Result, Sliced, stable_sort
+from madmail.message.slices import STEP, Result, Sliced, stable_sort
 from madmail.message.sort_key import Values
 from madmail.message.structure import Structure
 from madmail.store.interface import Message
@@ -191,12 +191,17 @@ def _in_order(
     uids: array[int], criteria: Sequence[Criterion], columns: dict[str, list[Key]]
 ) -> Sliced[array[int]]:
     order = list(range(len(uids)))
+    yield
     # The last criterion first: each sort keeps the order of what it finds equal, which
     # in the end is that of message numbers (RFC 5256 3), also under REVERSE.
     for criterion in reversed(criteria):
         column: Sequence[int] | Sequence[str] = columns[criterion.name]  # type: ignore[assignment]
         order = yield from stable_sort(order, column, criterion.reverse)
-    return array('I', [uids[index] for index in order])
+    result = array('I')
+    for start in range(0, len(order), STEP):
+        result.extend([uids[index] for index in order[start : start + STEP]])
+        yield
+    return result
 
 
 def precedes(

@@ -25,7 +25,10 @@ def message(name: str = '', parents: str = '', subject: str = '', date: int = 0)
     return linked(values, date)
 
 
-def written(messages: Sequence[Linked], algorithm: str = 'REFERENCES') -> str:
+def written(listed: Sequence[Linked], algorithm: str = 'REFERENCES') -> str:
+    messages = threads.Messages()
+    for each in listed:
+        messages.add(each)
     if algorithm == 'ORDEREDSUBJECT':
         forest = run(threads.ordered_subject(messages))
     else:

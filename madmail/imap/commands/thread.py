@@ -13,7 +13,7 @@ from madmail.imap.syntax import Command, Thread
 from madmail.message import threads
 from madmail.message.slices import Sliced
 from madmail.message.sort_key import sent_date
-from madmail.message.threads import Forest, Linked
+from madmail.message.threads import Forest, Messages
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
@@ -30,14 +30,14 @@ def thread(session: ImapSession, command: Command) -> bytes:
     algorithm = arguments.algorithm
     found = matching.search(session, view, Plan(session, view, arguments.key))
     uids = array('I')
-    messages: list[Linked] = []
+    messages = Messages()
     for row in rows_of(session, view, found.uids):
         values = header_values(session, view, row)
         if values is None:
             continue  # expunged meanwhile
         date = None if algorithm == 'REFS' else sent_date(values)
         uids.append(row.uid)
-        messages.append(threads.linked(values, row.internal_date if date is None else date))
+        messages.add(threads.linked(values, row.internal_date if date is None else date))
     if uids and not command.uid:
         view.box.load(uids[0])
 
@@ -50,7 +50,9 @@ def thread(session: ImapSession, command: Command) -> bytes:
             forest = yield from threads.ordered_subject(messages)
         else:
             forest = yield from threads.references(messages, subjects=algorithm == 'REFERENCES')
-        return (yield from threads.written(forest, number))
+        lists = yield from threads.written(forest, number)
+        yield from messages.free()
+        return lists
 
     lists = drive(session, written())
     # RFC 5256 5: nothing follows the word where nothing was found
