@@ -436,7 +436,8 @@ def compare(figures: dict[str, float], worse_by: float) -> bool:
         mark = ''
         if goal is not None and (now > goal if smaller else now < goal):
             mark = ' misses the goal'
-        if ratio and (ratio > worse_by if smaller else ratio < 1 / worse_by):
+        trifle = goal is not None and smaller and now < goal / 4  # a ratio of almost nothings
+        if ratio and not trifle and (ratio > worse_by if smaller else ratio < 1 / worse_by):
             mark += ' WORSE'
             good = False
         print(
