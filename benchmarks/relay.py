@@ -436,7 +436,8 @@ def compare(figures: dict[str, float], worse_by: float) -> bool:
         mark = ''
         if goal is not None and (now > goal if smaller else now < goal):
             mark = ' misses the goal'
-        trifle = goal is not None and smaller and now < goal / 4  # a ratio of almost nothings
+        # Where the baseline is almost nothing the ratio says nothing; the goal does.
+        trifle = goal is not None and smaller and (then or 0) < goal / 10 and now <= goal
         if ratio and not trifle and (ratio > worse_by if smaller else ratio < 1 / worse_by):
             mark += ' WORSE'
             good = False
