@@ -1,7 +1,9 @@
 """The courier settles every entry by one call, whatever happens in between."""
 
 import email
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,9 @@ import pytest
 from madmail.delivery import courier as courier_module
 from madmail.delivery import outbox as outbox_module
 from madmail.delivery.courier import Courier, CourierRole, Transport
-from madmail.delivery.destination import Parked
+from madmail.delivery.destination import Parked, parked
 from madmail.delivery.outbox import ShardOutbox, ToShard
+from madmail.delivery.relaying import Unreachable
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable
 from madmail.smtp.reply import Reply
@@ -329,6 +332,261 @@ def test_an_entry_without_body_is_dropped_not_retried_forever() -> None:
     relay.stores[0].queued.clear()
     relay.turn()
     assert relay.waiting == []
+
+
+# -- destinations
+
+
+class Peers:
+    """A transport to many domains: dead ones cost time and then raise; others answer."""
+
+    def __init__(self, *dead: str, seconds: float = 0.01) -> None:
+        self.dead = set(dead)
+        self.seconds = seconds
+        self.attempts: list[str] = []
+        self.at_once = 0
+        self.most_at_once: dict[str, int] = {}
+        self._now: dict[str, int] = {}
+
+    def takes(self, domain: str) -> bool:
+        return parked(domain) is None
+
+    def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
+        domain = entry.domain
+        self.attempts.append(domain)
+        self._now[domain] = self._now.get(domain, 0) + 1
+        self.most_at_once[domain] = max(self.most_at_once.get(domain, 0), self._now[domain])
+        gevent.sleep(self.seconds if domain in self.dead else 0)
+        self._now[domain] -= 1
+        if domain in self.dead:
+            raise Unreachable(Reply(451, '4.4.1', 'cannot connect'))
+        return [OK] * len(entry.recipients)
+
+
+def test_a_dead_destination_costs_one_attempt_a_round_and_delays_nobody() -> None:
+    peers = Peers('dead.example', seconds=0.05)
+    relay = Relay(peers)
+    for n in range(10_000):
+        relay.queue('dead.example', f'{n}@dead.example')
+    for n in range(20):
+        relay.queue(f'live{n}.example', f'x@live{n}.example')
+    relay.queue('last.example', 'x@last.example')
+    calls = relay.outboxes[0].calls
+    began = time.monotonic()
+    while any(e.domain != 'dead.example' for e in relay.waiting):
+        relay.courier.visit(0)
+        gevent.sleep(0.001)
+        assert time.monotonic() - began < 5
+    relay.courier.finish(5)
+    assert peers.attempts.count('dead.example') == 1
+    assert len(calls) < 200, 'work does not grow with what waits for the dead'
+    assert len(relay.waiting) == 10_000
+    assert all(e.next_try > relay.now + 40 for e in relay.waiting)
+    assert sum(e.tries for e in relay.waiting) == 1, 'only one message was tried'
+    assert all('cannot connect' in e.last_error for e in relay.waiting)
+    for rounds in (2, 3):
+        relay.now = max(e.next_try for e in relay.waiting) + 1
+        relay.turn()
+        assert peers.attempts.count('dead.example') == rounds
+
+
+def test_hundreds_of_dead_destinations_leave_room() -> None:
+    dead = [f'dead{n}.example' for n in range(300)]
+    peers = Peers(*dead, seconds=0.5)
+    relay = Relay(peers)
+    for domain in dead:
+        for n in range(3):
+            relay.queue(domain, f'{n}@{domain}')
+    relay.queue('live.example', 'x@live.example')
+    began = time.monotonic()
+    while 'live.example' not in peers.attempts:
+        relay.courier.visit(0)
+        gevent.sleep(0.001)
+        assert time.monotonic() - began < 0.4, 'it waited for the dead'
+    relay.courier.finish(10)
+    assert len(peers.attempts) == 301
+    assert all(e.next_try > relay.now for e in relay.waiting)
+
+
+def test_lines_beyond_all_greenlets_are_worked_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier_module, 'WORKERS', 3)
+    relay = Relay(Peers())
+    for n in range(50):
+        relay.queue(f'live{n}.example', f'x@live{n}.example', f'y@live{n}.example')
+    assert relay.courier.visit(0) == 50
+    assert relay.courier.finish(5)
+    assert relay.waiting == []
+    assert relay.courier.under_way == 0
+    assert relay.courier.waiting() == {}
+
+
+def test_a_destination_that_answers_gets_a_few_greenlets_and_no_more() -> None:
+    class Slow(Peers):
+        def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
+            self._now[''] = self._now.get('', 0) + 1
+            self.at_once = max(self.at_once, self._now[''])
+            gevent.sleep(0.005)
+            self._now[''] -= 1
+            return super().send(entry, body)
+
+    peers = Slow()
+    relay = Relay(peers)
+    for n in range(60):
+        relay.queue('live.example', f'{n}@live.example')
+    relay.turn()
+    assert relay.waiting == []
+    assert peers.at_once == courier_module.PER_DESTINATION
+
+
+def test_a_backlog_is_worked_off_without_waiting_for_the_clock() -> None:
+    relay = Relay(Peers())
+    for n in range(1000):
+        relay.queue('live.example', f'{n}@live.example')
+    visits = 0
+    while relay.waiting:
+        before = relay.rooms
+        while relay.courier.visit(0) >= courier_module.BATCH:
+            visits += 1
+        relay.courier.finish(5)
+        visits += 1
+        assert not relay.waiting or relay.rooms > before, 'nobody says that there is room'
+        assert visits < 40
+
+
+def test_the_back_off_of_a_destination_doubles_and_ends_with_an_answer() -> None:
+    peers = Peers('moody.example', seconds=0)
+    relay = Relay(peers)
+    relay.queue('moody.example', 'x@moody.example')
+    waits = []
+    for _ in range(4):
+        relay.turn()
+        [entry] = relay.waiting
+        waits.append(entry.next_try - relay.now)
+        relay.now = entry.next_try
+    for wait, expected in zip(waits, (60, 120, 240, 480), strict=True):
+        assert expected * 0.8 <= wait <= expected * 1.2 + 2
+    peers.dead.clear()
+    relay.turn()
+    assert relay.waiting == []
+    assert relay.courier.schedule.down() == {}
+
+
+def test_the_operator_need_not_wait() -> None:
+    peers = Peers('moody.example', seconds=0)
+    relay = Relay(peers)
+    relay.queue('moody.example', 'x@moody.example')
+    relay.turn()
+    peers.dead.clear()
+    relay.stores[0].outbox[0] = replace(relay.waiting[0], next_try=int(relay.now))
+    relay.turn()
+    assert len(relay.waiting) == 1, 'still counted as down'
+    relay.courier.schedule.retry('moody.example')
+    relay.stores[0].outbox[0] = replace(relay.waiting[0], next_try=int(relay.now))
+    relay.turn()
+    assert relay.waiting == []
+
+
+# -- age
+
+
+def test_what_is_too_old_comes_back_tried_or_not() -> None:
+    peers = Peers('dead.example', seconds=0)
+    relay = Relay(peers)
+    relay.queue('dead.example', 'x@dead.example')
+    relay.turn()
+    relay.now += 100_000
+    relay.queue('dead.example', 'young@dead.example')
+    relay.now += 72_801
+    assert relay.courier.expire(0) == 1
+    assert [e.recipients for e in relay.waiting] == [('young@dead.example',)]
+    [text] = relay.reports
+    assert statuses(text) == {'x@dead.example': '4.4.7'}
+    assert b'cannot connect' in text
+    assert relay.courier.expire(0) == 0
+
+
+def test_parked_mail_and_mail_under_way_do_not_expire_in_passing() -> None:
+    transport = Scripted([OK])
+    relay = Relay(transport)
+    relay.queue('other.example', 'x@other.example')
+    relay.queue(Parked(1, b'i' * 16).domain, BOB)
+    relay.now += 172_801
+    relay.courier.visit(0)  # lined up, not yet begun
+    assert relay.courier.expire(0) == 0
+    relay.courier.finish(5)
+    assert relay.reports == []
+    assert relay.stores[1].boxes[BOB] == [TEXT]
+    assert transport.sent == [('x@other.example',)]
+
+
+# -- a shard that does not answer at the end
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+@pytest.mark.parametrize('answers', [[OK, OK, OK], [OK, LATER, NEVER], [OK, OK, NEVER]])
+def test_what_was_handed_over_is_not_sent_again_when_the_shard_was_away(
+    when: str, answers: list[Reply]
+) -> None:
+    names = tuple(f'{n}@other.example' for n in 'xyz')
+    transport = Scripted(answers, [OK] * answers.count(LATER))
+    relay = Relay(transport)
+    relay.queue('other.example', *names)
+    outbox = relay.outboxes[0]
+    do = outbox._do
+
+    def losing(name: str, work: Callable[[], Any]) -> Any:
+        if name in ('remove', 'retry'):
+            if when == 'after':
+                do(name, work)
+            raise ShardUnavailable
+        return do(name, work)
+
+    outbox._do = losing  # type: ignore[method-assign]
+    relay.turn()
+    assert len(transport.sent) == 1
+    outbox._do = do  # type: ignore[method-assign]
+    relay.turn()
+    for _ in range(3):
+        relay.now += 1000
+        relay.turn()
+    assert relay.waiting == []
+    later = [n for n, reply in zip(names, answers, strict=True) if reply is LATER]
+    assert transport.sent == [names] + [(name,) for name in later]
+    never = {n: '5.1.1' for n, reply in zip(names, answers, strict=True) if reply is NEVER}
+    assert [statuses(text) for text in relay.reports] == ([never] if never else [])
+
+
+@pytest.mark.parametrize('call', ['due', 'body', 'retry', 'remove', 'postpone'])
+@pytest.mark.parametrize('when', ['die_before', 'die_after'])
+def test_a_courier_killed_among_remote_mail_loses_nothing(call: str, when: str) -> None:
+    names = tuple(f'{n}@other.example' for n in 'xyz')
+    transport = Scripted(
+        Unreachable(LATER) if call == 'postpone' else [OK, LATER, NEVER],
+    )
+    relay = Relay(transport)
+    relay.queue('other.example', *names)
+    setattr(relay.outboxes[0], when, call)
+    try:
+        relay.turn()
+        relay.now += 1000
+        relay.turn()
+    except Killed:
+        pass
+    setattr(relay.outboxes[0], when, '')
+    left = [e.recipients for e in relay.waiting]
+    settled = {name for text in relay.reports for name in statuses(text)}
+    sent = {name for batch in transport.sent for name in batch}
+    for name in names:
+        assert any(name in one for one in left) or name in settled or name in sent
+    relay.courier = relay.start()
+    transport.answers = [[OK] * 3] * 3
+    for _ in range(3):
+        relay.now += 1000
+        transport.answers = [[OK] * len(e.recipients) for e in relay.waiting]
+        relay.turn()
+    assert relay.waiting == []
+    reported = [name for text in relay.reports for name in statuses(text)]
+    assert len(reported) == len(set(reported)), 'a report is made once'
 
 
 # -- calls and the process
