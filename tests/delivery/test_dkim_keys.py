@@ -207,14 +207,16 @@ def test_a_missing_private_key_is_named(tmp_path: Path) -> None:
         keys(tmp_path).sign(MemoryBody(MESSAGE))
 
 
-def _selectors(directory: Path, results: Any) -> None:
+def _selectors(directory: Path, together: Any, results: Any) -> None:
+    together.wait(60)
     results.put(json.dumps([one.records for one in keys(directory).known()]))
 
 
 def test_processes_that_start_together_have_the_same_key(tmp_path: Path) -> None:
     context = multiprocessing.get_context('spawn')
     results = context.Queue()
-    processes = [context.Process(target=_selectors, args=(tmp_path, results)) for _ in range(3)]
+    arguments = (tmp_path, context.Barrier(3), results)
+    processes = [context.Process(target=_selectors, args=arguments) for _ in range(3)]
     for process in processes:
         process.start()
     found = {results.get(timeout=60) for _ in processes}

@@ -412,6 +412,15 @@ def test_broken_answers_are_no_answers(names: NameServer, tail: bytes) -> None:
     names.heal('a.example')
 
 
+def test_an_answer_with_too_many_records_is_not_read(names: NameServer) -> None:
+    limit = dns_message.RECORD_LIMIT - 1  # EDNS is a record, too
+    names.add('many.example', 'A', *(f'192.0.2.{n}' for n in range(limit)))
+    names.add('more.example', 'A', *(f'192.0.2.{n}' for n in range(limit + 1)))
+    resolver = Resolver([names.address], timeout=TIMEOUT)
+    assert len(resolver.addresses('many.example').values) == limit
+    assert resolver.addresses('more.example').status is Status.FAILED
+
+
 @given(st.binary(max_size=200))
 @settings(max_examples=500, deadline=None)
 def test_any_octets_are_a_message_or_malformed(octets: bytes) -> None:
