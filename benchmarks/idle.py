@@ -5,7 +5,7 @@
 
 Prints JSON: memory (PSS) of the whole relay a connection, CPU of the whole relay
 over a sample in which nobody says anything, and what one keep-alive line costs
-(the relay sends one to each client every 120 s).  See docs/scale.md for the
+(the relay sends one to each client every 120 s).  See docs/performance.md for the
 limits of the machine.
 """
 
