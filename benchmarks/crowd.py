@@ -49,7 +49,8 @@ def allow(descriptors: int) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < descriptors:
         print(
-            f'Only {hard} files may be open and {descriptors} may be needed; see docs/performance.md',
+            f'Only {hard} files may be open and {descriptors} may be needed; '
+            'see docs/performance.md',
             file=sys.stderr,
         )
     return hard
