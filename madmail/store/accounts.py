@@ -9,7 +9,7 @@ from madmail.store.commit import Transaction
 from madmail.store.database import Database, Row
 from madmail.store.interface import Account, AccountGone, MailboxGone
 
-COLUMNS = 'id, address, password, created_day, last_login_day, quota'
+COLUMNS = 'id, address, password, created_day, last_login_day, quota, message_size'
 
 
 class Accounts(Database):
@@ -84,6 +84,10 @@ class Accounts(Database):
     def set_quota(self, account_id: int, quota: int) -> None:
         """Bytes, -1 for the relay's default.  Raises KeyError when there is no such account."""
         self._change_account('quota', account_id, quota)
+
+    def set_message_size(self, account_id: int, limit: int) -> None:
+        """Bytes, 0 for the relay's limit.  Raises KeyError when there is no such account."""
+        self._change_account('message_size', account_id, limit)
 
     def record_login(self, account_id: int, day: int) -> None:
         """Queue the new day; does not wait for durability, writes only if changed."""

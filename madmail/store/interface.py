@@ -48,6 +48,7 @@ class Account(NamedTuple):
     created_day: int  # Unix time, rounded down to the day
     last_login_day: int  # 0 = never
     quota: int  # bytes; -1 = the relay's default
+    message_size: int = 0  # largest message it may send or append, bytes; 0 = the relay's limit
 
 
 class Mailbox(NamedTuple):
@@ -227,6 +228,7 @@ class Store(Protocol):
 
     def set_password(self, account_id: int, password: str) -> None: ...
     def set_quota(self, account_id: int, quota: int) -> None: ...
+    def set_message_size(self, account_id: int, limit: int) -> None: ...
     def record_login(self, account_id: int, day: int) -> None:
         """Queue the new day; does not wait for durability, writes only if changed."""
 

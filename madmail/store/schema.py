@@ -131,6 +131,7 @@ SHARD: Sequence[Migration] = (
             bodies TEXT NOT NULL)""",
     ),
     ('CREATE INDEX outbox_domain ON outbox (domain, next_try)',),
+    ('ALTER TABLE accounts ADD COLUMN message_size INTEGER NOT NULL DEFAULT 0',),
 )
 
 CONTROL: Sequence[Migration] = (
