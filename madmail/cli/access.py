@@ -12,13 +12,14 @@ from madmail.account.address import canonical, mail_domain
 from madmail.account.placement import shard_of
 from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
+from madmail.admin.refused import Refused, by_shard
 from madmail.cli.result import Failure
 from madmail.master import control
 from madmail.master.exits import Stop
 from madmail.master.plan import load_loop_modules
 from madmail.master.privileges import owner
 from madmail.master.state import lock, read_shards
-from madmail.settings import Settings
+from madmail.settings import Settings, overlay
 from madmail.shard.calls import CallRefused, ShardUnavailable, call_blocking
 from madmail.shard.methods import ShardMethods
 from madmail.store.control import Blocklist, Control
@@ -27,14 +28,6 @@ from madmail.store.schema import NewerVersion
 from madmail.store.sqlite import open_store
 
 PAGE = 1000  # accounts listed by one call
-
-_REASONS = {
-    'missing': 'there is no such account',
-    'exists': 'the account exists already',
-    'name': 'the user name is reserved, too short, too long or has forbidden characters',
-    'password': 'the password is too short or too long',
-    'full': 'the disk or database is full',
-}
 
 
 class _NoSessions:
@@ -84,9 +77,9 @@ class _StoppedShard:
 
 
 class Access:
-    """The accounts and the blocklist of one state directory.
+    """The relay of one state directory; see `madmail.admin.relay.Relay`, which it fulfils.
 
-    Raises Failure where something is not as it has to be.  Run as root, we
+    Raises Refused where something is not as it has to be.  Run as root, we
     become the owner of the directory first, so that no file turns into one
     that the relay cannot write.
     """
@@ -113,6 +106,7 @@ class Access:
             if not self.running:
                 self._lock = lock(self.state_dir)
             self.control = Control(self.state_dir)
+            overlay(settings, self.control.settings())
         except (Stop, OSError, sqlite3.Error, NewerVersion) as error:
             raise Failure(str(error)) from None
 
@@ -130,7 +124,7 @@ class Access:
         """The canonical address of `text`, which may lack the domain."""
         address = canonical(text if '@' in text else f'{text}@{self.domain}', self.domain)
         if address is None:
-            raise Failure(f'{text} is not an address of this relay (…@{self.domain})')
+            raise Refused('invalid', f'{text} is not an address of this relay (…@{self.domain})')
         return address
 
     def call(self, address: str, method: str, **params: Any) -> Any:
@@ -148,16 +142,38 @@ class Access:
 
     def outbox(self) -> Iterator[dict[str, Any]]:
         """What waits for other relays, shard by shard."""
+        return (entry for _, entry in self.queue())
+
+    def queue(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The same with the shard of each entry."""
         for shard in range(self.shards):
-            yield from self._call(shard, 'outbox_list')
+            for entry in self._call(shard, 'outbox_list'):
+                yield shard, entry
+
+    def call_shard(self, shard: int, method: str, **params: Any) -> Any:
+        """Call a method of a shard."""
+        return self._call(shard, method, **params)
 
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         """Tell the processes of the relay, if it runs."""
+        if topic == 'settings':
+            overlay(self.settings, self.control.settings())
         if self.running:
             try:
                 control.ask(self.state_dir, {'command': 'publish', 'topic': topic, 'data': data})
             except (control.NotRunning, control.Refused, OSError):
                 pass  # who starts now reads what we have written
+
+    def ask_master(self, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any]:
+        """One request on the control socket; its data."""
+        try:
+            return control.ask(self.state_dir, request, timeout=timeout) or {}
+        except control.NotRunning as error:
+            raise Refused('unavailable', str(error)) from None
+        except control.Refused as error:
+            raise Refused('failed', str(error)) from None
+        except OSError:
+            raise Refused('unavailable', 'the relay does not answer') from None
 
     def _is_running(self) -> bool:
         try:
@@ -170,7 +186,7 @@ class Access:
         try:
             return _StoppedShard(self.state_dir, shard, self.settings)
         except (NewerVersion, StoreInUse, OSError, ValueError, sqlite3.Error) as error:
-            raise Failure(f'shard {shard} cannot be opened: {error}') from None
+            raise Refused('unavailable', f'shard {shard} cannot be opened: {error}') from None
 
     def _call(self, shard: int, method: str, **params: Any) -> Any:
         try:
@@ -180,9 +196,9 @@ class Access:
                 self._stopped[shard] = self._open(shard)
             answer = self._stopped[shard].methods.call(method, params)
         except ShardUnavailable as error:
-            raise Failure(f'shard {shard} does not answer: {error}') from None
+            raise Refused('unavailable', f'shard {shard} does not answer: {error}') from None
         except CallRefused as refused:
-            raise Failure(_REASONS.get(refused.word, refused.word)) from None
+            raise by_shard(refused.word) from None
         if not answer['ok']:
-            raise Failure(_REASONS.get(answer['error'], answer['error']))
+            raise by_shard(answer['error'])
         return answer.get('result')

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+from madmail.admin.refused import Refused
 from madmail.cli import dclogin
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
@@ -74,8 +75,8 @@ def info(invocation: Invocation) -> Result:
         blocked = access.control.blocked(address)
         try:
             account = access.call(address, 'account_info')
-        except Failure:
-            if blocked is None:
+        except Refused as refused:
+            if blocked is None or refused.word != 'missing':
                 raise
             account = None
     data: dict[str, Any] = {
@@ -172,8 +173,8 @@ def ban(invocation: Invocation) -> Result:
         block(access, address, reason)
         try:
             access.call(address, 'account_delete')
-        except Failure as failure:
-            if 'no such account' not in str(failure):
+        except Refused as refused:
+            if refused.word != 'missing':
                 raise
     return Result({'username': address, 'reason': reason}, f'Banned {address}.')
 

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from madmail.admin.refused import Refused
 from madmail.cli import accounts, blocklist, dkim, dns, endpoints, federation, relay
 from madmail.cli.invocation import Invocation
-from madmail.cli.result import Declined, Failure, Result, failure_as_json
+from madmail.cli.result import Declined, Result, failure_as_json
 from madmail.master.exits import FAILED, USAGE, Stop
 from madmail.settings import SettingError
 
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stop as stop:
         report(str(stop), as_json=invocation.json)
         return stop.code if parsed.command == 'run' else FAILED
-    except (Failure, SettingError) as failure:
+    except (Refused, SettingError) as failure:
         report(str(failure), as_json=invocation.json)
         return FAILED
     except Declined:

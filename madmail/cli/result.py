@@ -7,9 +7,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from madmail.admin.refused import Refused, Word
 
-class Failure(Exception):
+
+class Failure(Refused):
     """The command could not be done; the text is for the operator.  Exit code 1."""
+
+    def __init__(self, text: str, word: Word = 'failed') -> None:
+        super().__init__(word, text)
 
 
 class Declined(Exception):
