@@ -43,6 +43,7 @@ _INSERT_SAVED = f'INSERT INTO messages ({_COLUMNS}, saved) VALUES (?, ?, ?, ?, ?
 # and then their bodies in the order in which they lie (7 us).
 OVERDUE = 100_000  # messages planned at a time, 4 bytes each
 OVERDUE_READ = 2000  # rows of the plan read at once, about 2 ms
+DAWN = -1 << 62  # before every date
 EXPIRE_SLICE = 2000  # messages of one transaction, which lets the loop in between
 
 
@@ -346,19 +347,21 @@ class Changes(Room):
 
     # -- expiry
 
-    def expire(self, before: int, limit: int = SLICE, larger_than: int = 0) -> int:
+    def expire(
+        self, before: int, limit: int = SLICE, larger_than: int = 0, *, since: int = DAWN
+    ) -> int:
         """Remove up to `limit` of the oldest messages with an internal date below `before`.
 
-        With `larger_than` (at least INLINE_LIMIT) only messages of more bytes.  How
-        many were removed: fewer than `limit` when there are no more.  Sessions get
-        their turn after each slice.
+        With `since` only those that are not older than that; with `larger_than` (at
+        least INLINE_LIMIT) only messages of more bytes.  How many were removed: fewer
+        than `limit` when there are no more.  Sessions get their turn after each slice.
         """
         if 0 < larger_than < INLINE_LIMIT:
             raise ValueError('No index for small sizes')
         done = 0
         while done < limit:
             wanted = min(limit - done, OVERDUE)
-            found, overdue = self._overdue(before, wanted, larger_than)
+            found, overdue = self._overdue(before, wanted, larger_than, since)
             for some in _batches(overdue):
                 done += self._submit(self._expiring(some))
             self._clear()
@@ -367,7 +370,7 @@ class Changes(Room):
         return done
 
     def _overdue(
-        self, before: int, limit: int, larger_than: int
+        self, before: int, limit: int, larger_than: int, since: int
     ) -> tuple[int, dict[int, array[int]]]:
         """How many and which: the UIDs of the oldest messages by mailbox; may switch."""
         index = (
@@ -377,7 +380,7 @@ class Changes(Room):
         )
         overdue: dict[int, array[int]] = {}
         found = 0
-        last = (-1 << 62, 0, 0)
+        last = (since, 0, 0)
         while found < limit:
             wanted = min(limit - found, OVERDUE_READ)
             rows = self._read(

@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import sqlite3
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
@@ -35,6 +36,7 @@ SLICE = 500  # rows a job removes or changes, so that it holds the loop for a fe
 CHECKPOINT_PAGES = 2000  # WAL pages after which COMMIT, in its thread, also checkpoints
 SPENT = 60  # lists of spent bodies taken together
 BUCKET_BITS = 12  # of body ids removed in one transaction, which lets the loop in between
+ADOPTION = 3600.0  # seconds a message may take from its file to its transaction
 PAUSE = 0.0001  # seconds; 0 would be no whole turn of the loop, see commit
 WAL_LIMIT = 64 * 1024 * 1024  # bytes the WAL file keeps after a checkpoint
 CACHE_KIB = 8 * 1024  # page cache of a connection
@@ -102,7 +104,8 @@ class Database:
         self._account_count: int = self._one('SELECT count(*) FROM accounts')[0]
         self._graves = {row[0] for row in self._read('SELECT mailbox_id FROM graves')}
         self._closing = False
-        self._adopting: set[str] | None = set()  # blobs the sweep must not take for orphans
+        # Blobs that are too young for the sweep to take them for orphans, by age.
+        self._adopted: dict[str, float] = {}
         self._commit = GroupCommit(
             self._writer, committed=self._committed, rolled_back=self._routes.clear
         )
@@ -110,7 +113,7 @@ class Database:
         if self._graves:
             self._commit.post(self._bury)
         leftovers = _listing(directory / 'spool')
-        self._sweeper = gevent.spawn(self._sweep, leftovers)
+        self._sweeper = gevent.spawn(self._clean, leftovers)
 
     # -- life
 
@@ -195,8 +198,11 @@ class Database:
         if body.size <= INLINE_LIMIT:
             return None
         name = self.blobs.new_name()
-        if self._adopting is not None:
-            self._adopting.add(name)
+        now = time.monotonic()
+        adopted = self._adopted
+        while adopted and now - adopted[oldest := next(iter(adopted))] > ADOPTION:
+            del adopted[oldest]
+        adopted[name] = now
         gevent.get_hub().threadpool.apply(self.blobs.keep, (name, body))
         return name
 
@@ -378,16 +384,22 @@ class Database:
                 self._submit(_clearing(sorted(buckets[bucket])))
             self._submit(_forgetting(rows[-1][0]))
 
-    def _sweep(self, leftovers: Sequence[Path]) -> None:
+    def _clean(self, leftovers: Sequence[Path]) -> None:
         """Remove what a crash left behind: its spool, spent bodies, blobs nobody refers to."""
         self._clear()
+        gevent.get_hub().threadpool.apply(_unlink, (leftovers,))
+        self.sweep()
+
+    def sweep(self) -> int:
+        """Remove blobs nobody refers to; how many.  Blocks the greenlet."""
         threads = gevent.get_hub().threadpool
-        threads.apply(_unlink, (leftovers,))
+        removed = 0
         for directory in threads.apply(self.blobs.directories):
             names = threads.apply(self.blobs.names, (directory,))
             for start in range(0, len(names), SLICE):
-                assert self._adopting is not None
-                some = [name for name in names[start : start + SLICE] if name not in self._adopting]
+                # Listed before they are looked up: what refers to them is committed
+                # by now, or they are among the adopted.
+                some = [name for name in names[start : start + SLICE] if name not in self._adopted]
                 kept = self._read(
                     'SELECT blob FROM bodies WHERE blob IN (SELECT value FROM json_each(?))',
                     ('[' + ','.join(f'"{name}"' for name in some if name.isalnum()) + ']',),
@@ -395,7 +407,8 @@ class Database:
                 orphans = set(some).difference(row[0] for row in kept.fetchall())
                 if orphans:
                     threads.apply(self.blobs.remove, (orphans,))
-        self._adopting = None
+                    removed += len(orphans)
+        return removed
 
 
 def _clearing(bodies: Sequence[int]) -> Work[None]:

@@ -5,9 +5,10 @@ messages until it stands at `trim_to`, so that clients, which warn at 80 %, neve
 do.  Messages younger than a day are never given up: a box that fills within a
 day stays full on purpose, so that its owner notices.
 
-Oldest first means by internal date over all mailboxes, where within a mailbox
-the order of UIDs is taken for the order of arrival: no index by mailbox and
-date has to be kept for it.
+Oldest first means by internal date over all mailboxes and whether seen or not, where
+a date after the message came counts as the day it came, and within a mailbox the
+order of UIDs is taken for the order of arrival: no index by mailbox and date has to
+be kept for it.
 """
 
 from __future__ import annotations
@@ -92,7 +93,8 @@ class Room(Messages):
         ).fetchall()
         cursors: list[sqlite3.Cursor] = [
             tx.execute(
-                'SELECT internal_date, mailbox_id, uid, flags, size, body_id FROM messages'
+                'SELECT CASE WHEN saved THEN min(saved, internal_date) ELSE internal_date END,'
+                ' mailbox_id, uid, flags, size, body_id FROM messages'
                 ' WHERE mailbox_id = ? ORDER BY uid LIMIT ?',
                 (*box, SCAN),
             )

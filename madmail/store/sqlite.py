@@ -2,8 +2,8 @@
 
 Each module adds one noun to the one before: `database` (connections, bodies,
 removal), `accounts`, `messages` (reading), `room` (quota), `changes` (APPEND,
-STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `delivering`, `outbox`.  How writes
-become durable is in `commit`, the tables in `schema`.
+STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `delivering`, `outbox`, `purging`.  How
+writes become durable is in `commit`, the tables in `schema`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from madmail.store.outbox import Outbox
+from madmail.store.purging import Purging
 
 if TYPE_CHECKING:
     from madmail.store.interface import Store
 
 
-class SqliteStore(Outbox):
+class SqliteStore(Purging):
     """One shard's store in one directory.
 
     Made and used on one thread, the one of its gevent loop.  Where no loop runs
