@@ -13,6 +13,7 @@ from enum import Enum
 from madmail.settings.kinds import (
     Address,
     Addresses,
+    Age,
     Boolean,
     Choice,
     CountOrAuto,
@@ -22,6 +23,9 @@ from madmail.settings.kinds import (
     Integer,
     Kind,
     LogTarget,
+    MountPath,
+    Networks,
+    Origins,
     RequiredPath,
     Selector,
     Servers,
@@ -74,11 +78,14 @@ SECTIONS: dict[str, str] = {
     'accounts': 'Accounts',
     'imap': 'IMAP',
     'limits': 'Limits; 0 means no limit',
+    'retention': 'How long things are kept; off means for ever',
     'federation': 'Exchange of mail with other relays',
     'dkim': 'Signatures under mail to other relays',
     'dns': 'Name servers',
     'queue': 'Mail to other relays',
     'relay': 'What clients are told about the relay',
+    'web': 'The web server',
+    'admin': 'Administration over HTTP',
 }
 
 LIVE, RELOAD, RESTART = Applies.LIVE, Applies.RELOAD, Applies.RESTART
@@ -365,6 +372,15 @@ declare(
     applies=LIVE,
 )
 declare(
+    'limits.admin_failures_per_minute_per_ip',
+    Integer(),
+    10,
+    'Requests with a wrong token to the admin API from one IP address a minute, and as many at '
+    'once, that are told so; more get status 429. For each web worker. The right token always '
+    'passes.',
+    applies=LIVE,
+)
+declare(
     'limits.max_recipients',
     Integer(),
     1000,
@@ -394,6 +410,55 @@ declare(
     'down to five points less.',
     applies=LIVE,
     unit='percent',
+)
+declare(
+    'retention.messages',
+    Age(3600),
+    20 * 86400,
+    'Messages go this long after they came, from all folders. The shortest time is an hour.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'retention.large',
+    Age(3600),
+    7 * 86400,
+    'Messages above retention.large_size go this long after they came.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'retention.large_size',
+    Size(128 * 1024),
+    200 * 1024,
+    'What counts as a large message.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'retention.read',
+    Age(3600),
+    0,
+    'Messages that were read go this long after they came. It should leave all devices of an '
+    'account the time to fetch them.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'retention.dormant_accounts',
+    Age(86400),
+    90 * 86400,
+    'Accounts that nobody has logged in to for this long are deleted with all their mail.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'retention.unused_accounts',
+    Age(86400),
+    0,
+    'Accounts that nobody has ever logged in to are deleted this long after they were made.',
+    applies=LIVE,
+    unit='seconds',
 )
 declare(
     'imap.compress',
@@ -557,4 +622,41 @@ declare(
     'an hour.',
     applies=LIVE,
     unit='seconds',
+)
+declare(
+    'web.trusted_proxies',
+    Networks(),
+    (),
+    'Reverse proxies before the web server, as IP addresses or networks. Only what they say in '
+    'X-Forwarded-For and X-Forwarded-Proto about their clients is believed.',
+    applies=LIVE,
+)
+declare(
+    'admin.enabled',
+    Boolean(),
+    True,
+    'Answer the admin API, to those who have the token (madmail admin-token).',
+    applies=LIVE,
+)
+declare(
+    'admin.path',
+    MountPath(),
+    '/api/admin',
+    'Path of the admin API.',
+    applies=LIVE,
+)
+declare(
+    'admin.require_tls',
+    Boolean(),
+    True,
+    'Refuse the admin API over plain HTTP, but from this host itself.',
+    applies=LIVE,
+)
+declare(
+    'admin.cors_origins',
+    Origins(),
+    ('https://admin.madmail.chat',),
+    'Web pages of other servers that may use the admin API, as origins; * is any. Without the '
+    'token it is of no use to them.',
+    applies=LIVE,
 )

@@ -199,6 +199,28 @@ class Duration(Integer):
         return f'{number}s' if number else '0'
 
 
+class Age(Duration):
+    """Seconds after which something goes; `off` (kept as 0) means never."""
+
+    name = 'duration or off'
+
+    @property
+    def expected(self) -> str:  # type: ignore[override]
+        return f'{super().expected}, or off'
+
+    def parse(self, text: str) -> object:
+        return 0 if text.lower() in ('off', 'never') else super().parse(text)
+
+    def check(self, value: object) -> object:
+        # YAML reads off as false.
+        if value is False or (type(value) is int and value == 0):
+            return 0
+        return super().check(value)
+
+    def show(self, value: object) -> str:
+        return super().show(value) if value else 'off'
+
+
 class Choice(Kind):
     name = 'choice'
 
@@ -420,3 +442,73 @@ class Url(Kind):
             if mark and rest and scheme in self.schemes:
                 return value
         raise Wrong(self.expected)
+
+
+class MountPath(Kind):
+    """A path at which the web server answers: `/name` or `/name/name`, without a slash behind."""
+
+    name = 'URL path'
+    expected = 'a path such as /api/admin'
+    NAMES = re.compile(r'(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){1,4}')
+    TAKEN = ('/mxdeliv', '/new', '/-', '/__proxy', '/.well-known')  # these, and what is below
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.NAMES.fullmatch(value):
+            raise Wrong(self.expected)
+        if any(value == taken or value.startswith(f'{taken}/') for taken in self.TAKEN):
+            raise Wrong('a path that has no meaning of its own')
+        return value
+
+
+class Origins(Kind):
+    """Origins of web pages (RFC 6454 6.2) as a tuple; `*` is any."""
+
+    name = 'list of origins'
+    expected = 'origins such as https://panel.example.org'
+    many = True
+    ORIGIN = re.compile(
+        r'https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?'
+    )
+    LIMIT = 64
+
+    def parse(self, text: str) -> object:
+        return self.check([part.strip() for part in re.split(r'[,\n]', text) if part.strip()])
+
+    def check(self, value: object) -> object:
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)) or len(words) > self.LIMIT:
+            raise Wrong(self.expected)
+        if not all(
+            isinstance(one, str) and (one == '*' or self.ORIGIN.fullmatch(one)) for one in words
+        ):
+            raise Wrong(self.expected)
+        return tuple(dict.fromkeys(str(one).lower() for one in words))
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return '[' + ', '.join(f"'{one}'" for one in value) + ']'
+
+
+class Networks(Kind):
+    """IP addresses and networks, as a tuple of ipaddress networks."""
+
+    name = 'list of networks'
+    expected = "IP addresses or networks such as 192.0.2.7 or '2001:db8::/32'"
+    many = True
+
+    def parse(self, text: str) -> object:
+        return self.check([part.strip() for part in text.split(',') if part.strip()])
+
+    def check(self, value: object) -> object:
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)):
+            raise Wrong(self.expected)
+        try:
+            found = [ipaddress.ip_network(one) for one in words if one != '']
+        except ValueError:
+            raise Wrong(self.expected) from None
+        return tuple(dict.fromkeys(found))
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return '[' + ', '.join(f"'{one}'" for one in value) + ']'
