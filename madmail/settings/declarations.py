@@ -15,6 +15,7 @@ from madmail.settings.kinds import (
     Addresses,
     Age,
     Boolean,
+    BooleanOrAuto,
     Choice,
     CountOrAuto,
     Domain,
@@ -260,16 +261,50 @@ declare(
 
 declare(
     'accounts.jit',
-    Boolean(),
-    True,
-    'Create an account at its first login, if registration is open.',
+    BooleanOrAuto(),
+    'auto',
+    'Create an account at its first login, with the password given there. auto: while registration '
+    'is open. true: also while it is closed or needs a token.',
     applies=LIVE,
 )
 declare(
     'accounts.registration',
-    Choice('open', 'closed'),
+    Choice('open', 'token', 'closed'),
     'open',
-    'closed: only the operator creates accounts.',
+    'Who gets an account on the web page /new: anybody, who has a registration token, or nobody '
+    'but those with a token that the operator made all the same.',
+    applies=LIVE,
+)
+declare(
+    'accounts.generated_name_length',
+    Integer(6, 32),
+    9,
+    'Length of user names that the relay makes up, within what is allowed.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'accounts.generated_password_length',
+    Integer(14, 64),
+    24,
+    'Length of passwords that the relay makes up.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'accounts.reservation_time',
+    Duration(60),
+    86400,
+    'An account made with a registration token that is not logged in to within this time is '
+    'removed, and the token may be used once more.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'accounts.export_by_api',
+    Boolean(),
+    True,
+    'Give the names and password hashes of all accounts to those who have the admin token.',
     applies=LIVE,
 )
 declare(
@@ -337,7 +372,51 @@ declare(
     'limits.registrations_per_minute_per_ip',
     Integer(),
     30,
-    'Accounts created from one IP address a minute.',
+    'Accounts created from one IP address (IPv6: /64) a minute.',
+    applies=LIVE,
+)
+declare(
+    'limits.registrations_per_minute_per_network',
+    Integer(),
+    120,
+    'Accounts created from one network (IPv4 /24, IPv6 /48) a minute.',
+    applies=LIVE,
+)
+declare(
+    'limits.registrations_per_minute',
+    Integer(),
+    600,
+    'Accounts created a minute, in all.',
+    applies=LIVE,
+)
+declare(
+    'limits.accounts',
+    Integer(),
+    0,
+    'With this many accounts new ones are refused; the operator may still create some.',
+    applies=LIVE,
+)
+declare(
+    'limits.disk_reserve',
+    Size(),
+    512 * 1024**2,
+    'New accounts are refused while the disk of the state directory has less than this free.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'limits.memory_reserve',
+    Size(),
+    64 * 1024**2,
+    'New accounts are refused while less memory than this is available.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'limits.load_per_core',
+    Integer(),
+    10,
+    'New accounts are refused while the load of the last minute is above this for each core.',
     applies=LIVE,
 )
 declare(

@@ -95,6 +95,22 @@ class Boolean(Kind):
         return 'true' if value else 'false'
 
 
+class BooleanOrAuto(Boolean):
+    """A switch that the operator may leave alone: True, False, or the word 'auto'."""
+
+    name = 'boolean or auto'
+    expected = 'true, false or auto'
+
+    def parse(self, text: str) -> object:
+        return text.lower() if text.lower() == 'auto' else super().parse(text)
+
+    def check(self, value: object) -> object:
+        return value if value == 'auto' else super().check(value)
+
+    def show(self, value: object) -> str:
+        return 'auto' if value == 'auto' else super().show(value)
+
+
 class Integer(Kind):
     name = 'integer'
     quotable = False
