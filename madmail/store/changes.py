@@ -369,6 +369,10 @@ class Changes(Room):
                 break
         return done
 
+    def overdue(self, before: int, larger_than: int = 0, *, since: int = DAWN) -> int:
+        """How many messages `expire` would remove."""
+        return self._overdue(before, 1 << 40, larger_than, since)[0]
+
     def _overdue(
         self, before: int, limit: int, larger_than: int, since: int
     ) -> tuple[int, dict[int, array[int]]]:
