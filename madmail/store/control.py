@@ -51,8 +51,11 @@ class Endpoint(NamedTuple):
 class Control:
     """The open control database."""
 
-    def __init__(self, state_dir: Path) -> None:
-        """Made if it is not there.  Raises NewerVersion, OSError, sqlite3.Error."""
+    def __init__(self, state_dir: Path, *, any_thread: bool = False) -> None:
+        """Made if it is not there.  Raises NewerVersion, OSError, sqlite3.Error.
+
+        One thread uses it at a time; with `any_thread` not always the same.
+        """
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = state_dir / 'control.db'
         try:
@@ -61,7 +64,9 @@ class Control:
             # Not even opened: closing it would give up the locks of any other connection
             # of this process (fcntl(2)), and SQLite would remove the log under it.
             pass
-        self._connection = sqlite3.connect(path, isolation_level=None)
+        self._connection = sqlite3.connect(
+            path, isolation_level=None, check_same_thread=not any_thread
+        )
         self._execute = self._connection.execute
         try:
             self._execute('PRAGMA busy_timeout = 5000')

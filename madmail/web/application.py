@@ -7,12 +7,15 @@ from typing import Any
 import falcon
 
 from madmail import log
+from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
 
 _log = log.get('web')
 
 ALIVE = '/-/alive'  # only on the probe
+ADMIN = '/-/admin'  # where the admin API is mounted; it is reached by `admin.path` only
+STEADY = ('/mxdeliv', ALIVE)  # paths that no setting moves
 
 
 class Alive:
@@ -24,14 +27,35 @@ class Alive:
         response.text = 'alive'
 
 
+class Mounts:
+    """Takes requests to paths that are settings to what is mounted there now."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
+        path = request.path
+        if path in STEADY:
+            return
+        if path == ADMIN:
+            raise falcon.HTTPNotFound
+        self._services.refresh()
+        settings = self._services.settings
+        if path == settings['admin.path'] and settings['admin.enabled']:
+            request.path = ADMIN
+
+
 def build(services: Services) -> falcon.App:
     """The WSGI application."""
-    app = falcon.App(media_type=falcon.MEDIA_TEXT)
+    app = falcon.App(media_type=falcon.MEDIA_TEXT, middleware=[Mounts(services)])
     app.req_options.strip_url_path_trailing_slash = True
     app.set_error_serializer(_say)
     app.add_error_handler(Exception, _failed)
     app.add_route(ALIVE, Alive())
     app.add_route('/mxdeliv', MxDeliv(services))
+    admin = AdminApi(services)
+    app.add_route(ADMIN, admin)
+    app.add_route('/__proxy', LocalProxy(services, admin))
     return app
 
 

@@ -27,6 +27,8 @@ NAMES = (
     'rate_limited',
     'over_quota',
     'trouble',  # nobody could store it
+    'admin_calls',  # done for the operator
+    'admin_refused',
 )
 _COLUMNS = {name: column for column, name in enumerate(NAMES)}
 SIZE = ROWS * len(NAMES) * 8  # octets

@@ -62,12 +62,14 @@ class Server(BaseApplication):
     def load(self) -> Any:
         """In a worker: open what it works with."""
         from madmail.account.address import mail_domain
+        from madmail.admin import access_token
         from madmail.delivery.origin import Origins
         from madmail.web.application import build
         from madmail.web.counters import Counters
         from madmail.web.services import Services
 
         brief = self.brief
+        access_token.load(brief.state_dir)
         self.services = Services(
             self.settings,
             brief.state_dir,

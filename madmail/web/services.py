@@ -15,6 +15,7 @@ from typing import Protocol
 from madmail.account.address import mail_domain
 from madmail.account.placement import shard_of
 from madmail.account.rates import Gcra
+from madmail.admin.access_token import Watched
 from madmail.delivery.federation import Federation
 from madmail.delivery.policy import Policy
 from madmail.settings import Settings
@@ -58,7 +59,8 @@ class Services:
         self.policy = Policy(self.domain, settings, self.federation)
         self.clients = ShardClients(state_dir, shards)
         self.monotonic = monotonic
-        self._shards = shards
+        self.shards = shards
+        self.admin_token = Watched(state_dir)
         self._spools = spools(state_dir, slot)
         self._control = Control(state_dir)
         self._live = LiveSettings(state_dir, settings)
@@ -92,10 +94,10 @@ class Services:
         Raises ShardUnavailable when none does.  It is asked under one id, so
         a shard that took the message and could not say so does no harm.
         """
-        first = shard_of(recipients[0], self._shards)
-        for step in range(self._shards):
+        first = shard_of(recipients[0], self.shards)
+        for step in range(self.shards):
             try:
-                shard = (first + step) % self._shards
+                shard = (first + step) % self.shards
                 return self.clients.receive(shard, body, recipients, message_id)
             except ShardUnavailable:
                 continue

@@ -1,7 +1,7 @@
 """The body of a request, read in bounded pieces and bounded time.
 
-A peer gets READ_TIME for each piece and must keep up LOWEST_RATE over the
-whole body, so a slow one costs its connection and no more.  What is refused
+A peer gets READ_TIME (or less) for each piece and must keep up LOWEST_RATE over
+the whole body, so a slow one costs its connection and no more.  What is refused
 before it is read is answered at once; then the rest is thrown away for a
 while, so that the peer comes to reading the answer, and the connection ends.
 """
@@ -36,12 +36,19 @@ class Upload:
     """The body of one request, from its WSGI environment."""
 
     def __init__(
-        self, environ: dict[str, Any], monotonic: Callable[[], float] = time.monotonic
+        self,
+        environ: dict[str, Any],
+        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        piece_time: float | None = None,
+        first_time: float | None = None,
     ) -> None:
         declared = environ.get('CONTENT_LENGTH')
         self.chunked = 'HTTP_TRANSFER_ENCODING' in environ
         self.declared = int(declared) if declared else 0  # octets; gunicorn has checked it
         self.received = 0
+        self._piece_time = READ_TIME if piece_time is None else piece_time
+        self._first_time = FIRST_TIME if first_time is None else first_time
         self._stream = environ['wsgi.input']
         self._monotonic = monotonic
         self._began = monotonic()
@@ -50,12 +57,12 @@ class Upload:
     def pieces(self) -> Iterator[bytes]:
         """All of it.  Raises TooSlow, Cut."""
         while True:
-            piece = self._read(READ_TIME)
+            piece = self._read(self._piece_time)
             if not piece:
                 break
             self.received += len(piece)
             spent = self._monotonic() - self._began
-            if spent > FIRST_TIME + self.received / LOWEST_RATE:
+            if spent > self._first_time + self.received / LOWEST_RATE:
                 self.part()
                 raise TooSlow
             yield piece
