@@ -14,6 +14,7 @@ from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
 from madmail.admin.refused import Refused, by_shard
 from madmail.cli.result import Failure
+from madmail.imap.mailbox import OpenMailboxes
 from madmail.master import control
 from madmail.master.exits import Stop
 from madmail.master.plan import load_loop_modules
@@ -24,8 +25,10 @@ from madmail.shard.calls import CallRefused, ShardUnavailable, call_blocking
 from madmail.shard.methods import ShardMethods
 from madmail.store.control import Blocklist, Control
 from madmail.store.database import StoreInUse
+from madmail.store.room import room
 from madmail.store.schema import NewerVersion
 from madmail.store.sqlite import open_store
+from madmail.upkeep.caretaker import Caretaker
 
 PAGE = 1000  # accounts listed by one call
 
@@ -50,13 +53,8 @@ class _StoppedShard:
 
     def __init__(self, state_dir: Path, index: int, settings: Settings) -> None:
         self.settings = settings
-        trim = settings['limits.quota_trim_percent'] / 100
-        self.store = open_store(
-            state_dir / 'shards' / str(index),
-            quota_default=settings['limits.quota'],
-            trim_from=trim,
-            trim_to=max(trim - 0.05, 0.0),
-        )
+        self.domain = mail_domain(settings['domain'])
+        self.store = open_store(state_dir / 'shards' / str(index), **room(settings))
         self.blocklist = Blocklist(state_dir)
         self.sessions = _NoSessions()
         self.accounts = Accounts(
@@ -66,12 +64,21 @@ class _StoppedShard:
             self.blocklist,
             lambda function, *arguments: function(*arguments),
         )
+        self.boxes = OpenMailboxes(self.store)
+        self.upkeep = Caretaker(
+            self.store,
+            settings,
+            index,
+            connected=self.sessions.count,
+            forget=self.accounts.forget,
+        )
         self.methods = ShardMethods(self)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, Any]:
         return {'accounts': self.store.account_count()}
 
     def close(self) -> None:
+        self.upkeep.stop()
         self.store.close()
         self.blocklist.close()
 

@@ -486,7 +486,7 @@ declare(
     Integer(0, 100),
     75,
     'When an account holds more than this part of its quota, its oldest messages are removed '
-    'down to five points less.',
+    'down to five points less. 0 removes none: a full account takes no more mail.',
     applies=LIVE,
     unit='percent',
 )

@@ -15,6 +15,8 @@ from madmail.account import names
 from madmail.account.address import split
 from madmail.account.registry import today
 from madmail.shard.calls import CallRefused, body_fields, body_from
+from madmail.shard.methods_mail import MailMethods
+from madmail.shard.methods_upkeep import UpkeepMethods
 from madmail.store.interface import MailboxExists, MailboxMissing, OutboxEntry, OverQuota, StoreFull
 
 if TYPE_CHECKING:
@@ -46,6 +48,8 @@ class ShardMethods:
             'outbox_remove': self.outbox_remove,
             'body': self.body,
             'statistics': self._shard.statistics,
+            **UpkeepMethods(shard).methods,
+            **MailMethods(shard).methods,
         }
 
     def call(self, method: object, params: object) -> dict[str, Any]:

@@ -37,8 +37,10 @@ from madmail.shard.wire import READ, Wire
 from madmail.smtp.session import SmtpSession
 from madmail.store.control import Blocklist, LiveSettings
 from madmail.store.interface import AccountGone, Event, Store
+from madmail.store.room import room
 from madmail.store.spool import Spool
 from madmail.store.sqlite import open_store
+from madmail.upkeep.caretaker import Caretaker
 
 ACCEPT_BATCH = 64  # connections a turn of the loop
 BOUNDARY_TIME = 8.0  # seconds running commands get to end before sessions move
@@ -73,13 +75,7 @@ class Shard:
         get_hub().threadpool.maxsize = THREADS
         settings = self.settings
         live = LiveSettings(self.context.state_dir, settings)
-        trim = settings['limits.quota_trim_percent'] / 100
-        self.store: Store = open_store(
-            self.directory,
-            quota_default=settings['limits.quota'],
-            trim_from=trim,
-            trim_to=max(trim - 0.05, 0.0),
-        )
+        self.store: Store = open_store(self.directory, **room(settings))
         self.blocklist = Blocklist(self.context.state_dir)
         self.accounts = Accounts(
             self.store, settings, load_secret(self.context.state_dir), self.blocklist, self.offload
@@ -98,15 +94,23 @@ class Shard:
             announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
         )
         self.origin = Origins(settings, self.domain)
+        self.upkeep = Caretaker(
+            self.store,
+            settings,
+            self.context.index,
+            connected=self.sessions.count,
+            forget=self.accounts.forget,
+        )
         self.store.observer = self._observe
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
         subscribe('blocklist', lambda data: self.blocklist.reload())
         subscribe('federation', lambda data: federation.reload())
-        subscribe('settings', lambda data: live.reload())
+        subscribe('settings', lambda data: self._refresh(live))
         for state, stream in inherited:
             self._adopt(state, stream)
         self.sessions.start()
+        self.upkeep.start()
         self._accept_on(self.context.listeners['shard'])
 
     def check(self) -> bool:
@@ -117,6 +121,7 @@ class Shard:
     def retire(self) -> None:
         """Stop accepting, let commands end, pass sessions on or end them, close the store."""
         self._stop_accepting()
+        self.upkeep.stop()
         bequest = None
         if self.context.succeeded:
             try:
@@ -154,6 +159,10 @@ class Shard:
         return result
 
     # -- inside
+
+    def _refresh(self, live: LiveSettings) -> None:
+        live.reload()
+        self.store.limit(**room(self.settings))
 
     def _observe(self, events: Sequence[Event]) -> None:
         self.boxes.events(events)

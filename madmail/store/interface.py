@@ -49,6 +49,7 @@ class Account(NamedTuple):
     last_login_day: int  # 0 = never
     quota: int  # bytes; -1 = the relay's default
     message_size: int = 0  # largest message it may send or append, bytes; 0 = the relay's limit
+    first_login_day: int = 0  # 0 = never
 
 
 class Mailbox(NamedTuple):
@@ -136,6 +137,14 @@ Event = (
 Observer = Callable[[Sequence[Event]], None]
 
 
+class Purged(NamedTuple):
+    """What a call of `purge` did."""
+
+    messages: int
+    size: int  # bytes, each message by itself
+    last: int  # the highest UID that was looked at; 0 = the mailbox has no more
+
+
 class Outcome(Enum):
     """What became of one recipient of a delivery."""
 
@@ -210,6 +219,9 @@ class Store(Protocol):
     def close(self) -> None:
         """Commit what is queued and close; later calls raise."""
 
+    def limit(self, *, quota_default: int, trim_from: float, trim_to: float) -> None:
+        """Quota of accounts without their own, and where trimming begins and ends, from now on."""
+
     def barrier(self) -> None:
         """Return when every write queued so far is durable (the heartbeat)."""
 
@@ -226,14 +238,20 @@ class Store(Protocol):
     def create_account(self, address: str, password: str, day: int) -> Account | None:
         """Account with its INBOX; None when the address is taken."""
 
+    def create_accounts(self, accounts: Sequence[tuple[str, str]], day: int) -> list[bool]:
+        """Some accounts (address, verifier) in one commit; False for addresses that are taken."""
+
     def set_password(self, account_id: int, password: str) -> None: ...
+    def replace_password(self, account_id: int, old: str, new: str) -> bool:
+        """Only while the verifier is still `old`; whether it was."""
+
     def set_quota(self, account_id: int, quota: int) -> None: ...
     def set_message_size(self, account_id: int, limit: int) -> None: ...
     def record_login(self, account_id: int, day: int) -> None:
         """Queue the new day; does not wait for durability, writes only if changed."""
 
-    def delete_account(self, account_id: int) -> None:
-        """With everything it owns."""
+    def delete_account(self, account_id: int, *, unused_only: bool = False) -> bool:
+        """With everything it owns; False if there is none, or it was used and must not be."""
 
     # -- mailboxes
     def mailboxes(self, account_id: int) -> list[Mailbox]: ...
@@ -350,3 +368,56 @@ class Store(Protocol):
     def set_metadata(
         self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
     ) -> None: ...
+
+    # -- upkeep: bounded slices, see store.purging
+    def expire(
+        self, before: int, limit: int = ..., larger_than: int = 0, *, since: int = ...
+    ) -> int:
+        """Remove up to `limit` of the oldest messages dated from `since` and below `before`."""
+
+    def overdue(self, before: int, larger_than: int = 0, *, since: int = ...) -> int:
+        """How many messages `expire` would remove."""
+
+    def mailbox_ids(self, after: int = 0, limit: int = 1000, account_id: int = 0) -> list[int]:
+        """Mailboxes that hold messages, behind `after`; of all accounts or of one."""
+
+    def purge(
+        self,
+        mailbox_id: int,
+        after: int = 0,
+        *,
+        seen: bool | None = None,
+        before: int | None = None,
+        dry_run: bool = False,
+    ) -> Purged:
+        """Remove a slice of the messages behind UID `after`, by flag and time of arrival."""
+
+    def remove(
+        self, mailbox_id: int, uids: Sequence[int], origin: object | None = None
+    ) -> list[int]:
+        """Remove messages whatever their flags; the UIDs removed.  Raises MailboxMissing."""
+
+    def undated(
+        self, low: int, high: int, now: int, after: tuple[int, int, int] | None = None
+    ) -> tuple[list[tuple[int, int, int]], tuple[int, int, int] | None]:
+        """Messages whose date cannot be right: (mailbox id, UID, since when they are here)."""
+
+    def redate_account(self, account_id: int, low: int, today: int) -> None:
+        """Days of an account that are before `low` or after `today` become `today`."""
+
+    def usage(self, account_id: int) -> tuple[int, int]:
+        """(bytes, messages) of all the account's mailboxes."""
+
+    def storage(self, after: int = 0) -> tuple[int, int, int]:
+        """(bytes, messages, last) of a slice of the mailboxes behind id `after`; last 0 = end."""
+
+    def sweep(self) -> int:
+        """Remove blobs nobody refers to; how many."""
+
+    def newest(self) -> int:
+        """The latest Unix time something is known to have happened here; 0 = nothing has."""
+
+    def note(self, name: str) -> int | None:
+        """The number kept under a name."""
+
+    def set_note(self, name: str, value: int) -> None: ...

@@ -8,24 +8,15 @@ decides between the calls how much of the loop it takes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from madmail.store.commit import Transaction
 from madmail.store.database import SLICE, Row
-from madmail.store.interface import Flag
+from madmail.store.interface import Flag, Purged
 from madmail.store.outbox import Outbox
 
 LOOK = 2000  # rows looked at by one call, about 2 ms
 TOTAL = 4000  # mailboxes added up by one statement, about 1 ms
 ARRIVED = 'CASE WHEN saved THEN saved ELSE internal_date END'  # in its mailbox
-
-
-class Purged(NamedTuple):
-    """What a call of `purge` did."""
-
-    messages: int
-    size: int  # bytes, counted once a message
-    last: int  # the highest UID that was looked at; 0 = the mailbox has no more
 
 
 class Purging(Outbox):

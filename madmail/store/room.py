@@ -2,8 +2,9 @@
 
 An account that would stand above `trim_from` of its quota gives up its oldest
 messages until it stands at `trim_to`, so that clients, which warn at 80 %, never
-do.  Messages younger than a day are never given up: a box that fills within a
-day stays full on purpose, so that its owner notices.
+do; with a `trim_from` of 0 it gives up none and takes no more than its quota.
+Messages younger than a day are never given up: a box that fills within a day stays
+full on purpose, so that its owner notices.
 
 Oldest first means by internal date over all mailboxes and whether seen or not, where
 a date after the message came counts as the day it came, and within a mailbox the
@@ -19,16 +20,37 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypedDict
 
+from madmail.settings import Settings
 from madmail.store.commit import Transaction
 from madmail.store.database import SLICE, Gone
 from madmail.store.interface import OverQuota
 from madmail.store.messages import Messages
 
 PROTECTED = 86_400  # seconds a message is safe from trimming
+STEP = 0.05  # of the quota: how far below where it begins trimming goes
 SCAN = 3000  # rows looked at for old messages in one go
 FRUITLESS = 60  # seconds until an account without old messages is looked at again
 FRUITLESS_LIMIT = 10_000  # such accounts remembered
+
+
+class Limits(TypedDict):
+    """How much accounts may hold, as `open_store` and `limit` take it."""
+
+    quota_default: int
+    trim_from: float
+    trim_to: float
+
+
+def room(settings: Settings) -> Limits:
+    """The limits that the settings make."""
+    trim = settings['limits.quota_trim_percent'] / 100
+    return {
+        'quota_default': settings['limits.quota'],
+        'trim_from': trim,
+        'trim_to': max(trim - STEP, 0.0),
+    }
 
 
 class TrimFirst(Exception):
@@ -54,6 +76,11 @@ class Room(Messages):
             directory, quota_default=quota_default, trim_from=trim_from, trim_to=trim_to
         )
 
+    def limit(self, *, quota_default: int, trim_from: float, trim_to: float) -> None:
+        """Other limits from now on."""
+        self.quota_default, self.trim_from, self.trim_to = quota_default, trim_from, trim_to
+        self._fruitless.clear()
+
     def _room(self, tx: Transaction, account_id: int, quota: int, incoming: int) -> Trim | None:
         """What to give up so that `incoming` bytes fit; None if they do not.
 
@@ -70,6 +97,8 @@ class Room(Messages):
             or 0
         )
         after = used + incoming
+        if not self.trim_from:
+            return [] if after <= quota else None
         if after <= quota * self.trim_from:
             return []
         if incoming > quota:

@@ -16,7 +16,7 @@ import gevent
 
 from madmail import log
 from madmail.settings import Settings
-from madmail.store.interface import Account
+from madmail.store.interface import Account, Store
 from madmail.upkeep import removal
 from madmail.upkeep.clock import REASONS, Clock
 from madmail.upkeep.job import Job, Jobs, Work
@@ -41,7 +41,7 @@ class Caretaker:
 
     def __init__(
         self,
-        store: Any,
+        store: Store,
         settings: Settings,
         index: int,
         *,

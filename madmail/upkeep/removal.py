@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Callable
-from typing import Any
 
-from madmail.store.interface import Account
+from madmail.store.interface import Account, Store
 from madmail.upkeep.job import Job
 
 DAY = 86_400
@@ -19,8 +18,6 @@ EPOCH = calendar.timegm((2020, 1, 1, 0, 0, 0))  # what claims to be older has no
 BULK = 20_000  # messages expired between two pauses, about 150 ms of CPU
 ACCOUNTS = 500  # looked at between two pauses
 ENTRIES = 200  # of the outbox
-
-Store = Any  # madmail.store.interface.Store with what store.purging adds
 
 
 def old_messages(
@@ -41,7 +38,7 @@ def old_messages(
 
 def _undated(store: Store, job: Job, before: int, now: int) -> None:
     """The same for messages whose date cannot be right: by the time that they are here."""
-    after = None
+    after: tuple[int, int, int] | None = None
     while True:
         found, after = store.undated(EPOCH, now + DAY, now, after)
         boxes: dict[int, list[int]] = {}
