@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import time
 from datetime import UTC, datetime
 from typing import Any
 
+from madmail.admin import blocklist
 from madmail.admin.refused import Refused
 from madmail.cli import dclogin
 from madmail.cli.access import Access
@@ -159,7 +159,7 @@ def delete(invocation: Invocation) -> Result:
         access.call(address, 'account_info')
         invocation.confirm(f'Delete {address} and all its mail?')
         if not arguments.no_block:
-            block(access, address, arguments.reason)
+            blocklist.block(access, address, arguments.reason)
         access.call(address, 'account_delete')
     reason = None if arguments.no_block else arguments.reason
     return Result({'username': address, 'reason': reason}, f'Deleted {address}.')
@@ -170,7 +170,7 @@ def ban(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
         address = access.address(invocation.arguments.user)
         invocation.confirm(f'Ban {address} and delete all its mail?')
-        block(access, address, reason)
+        blocklist.block(access, address, reason)
         try:
             access.call(address, 'account_delete')
         except Refused as refused:
@@ -185,21 +185,5 @@ def unban(invocation: Invocation) -> Result:
         if access.control.blocked(address) is None:
             raise Failure(f'{address} is not on the blocklist')
         invocation.confirm(f'Take {address} from the blocklist?')
-        unblock(access, address)
+        blocklist.unblock(access, address)
     return Result({'username': address}, f'{address} may be used again.')
-
-
-def block(access: Access, address: str, reason: str) -> bool:
-    """Block, tell the relay, end the sessions; False if it was blocked already."""
-    fresh = access.control.block(address, reason, int(time.time()))
-    access.publish('blocklist', {})
-    access.call(address, 'account_dismiss')
-    return fresh
-
-
-def unblock(access: Access, address: str) -> None:
-    """Raises Failure if it was not blocked."""
-    if not access.control.unblock(address):
-        raise Failure(f'{address} is not on the blocklist')
-    access.publish('blocklist', {})
-    access.call(address, 'account_dismiss')  # reloads the list also in a relay without bus

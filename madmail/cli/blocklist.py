@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from madmail.admin import blocklist
 from madmail.cli.access import Access
-from madmail.cli.accounts import block, day, unblock
+from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, table
-
-REASON = 'manually blocked'
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
@@ -19,7 +18,7 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     verbs.add_parser('list', parents=options, help='all blocked names').set_defaults(function=list_)
     add_parser = verbs.add_parser('add', parents=options, help='block a name')
     add_parser.add_argument('user', metavar='USER')
-    add_parser.add_argument('reason', metavar='REASON', nargs='?', default=REASON)
+    add_parser.add_argument('reason', metavar='REASON', nargs='?', default=blocklist.REASON)
     add_parser.set_defaults(function=add)
     remove_parser = verbs.add_parser('remove', parents=options, help='unblock a name')
     remove_parser.add_argument('user', metavar='USER')
@@ -29,11 +28,8 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
 
 def list_(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        entries = [
-            {'username': one.address, 'reason': one.reason, 'blocked_at': one.since}
-            for one in access.control.blocklist()
-        ]
-    rows = [(e['username'], day(int(str(e['blocked_at']))), e['reason']) for e in entries]
+        entries = blocklist.entries(access)
+    rows = [(one['username'], day(one['blocked_at']), one['reason']) for one in entries]
     text = table(('address', 'since', 'reason'), rows) if rows else 'Nobody is blocked.'
     return Result({'entries': entries, 'total': len(entries)}, text)
 
@@ -42,7 +38,7 @@ def add(invocation: Invocation) -> Result:
     reason = invocation.arguments.reason
     with Access(invocation.load()) as access:
         address = access.address(invocation.arguments.user)
-        if not block(access, address, reason):
+        if not blocklist.block(access, address, reason):
             raise Failure(f'{address} is on the blocklist already')
     return Result({'username': address, 'reason': reason}, f'Blocked {address}.')
 
@@ -53,5 +49,5 @@ def remove(invocation: Invocation) -> Result:
         if access.control.blocked(address) is None:
             raise Failure(f'{address} is not on the blocklist')
         invocation.confirm(f'Unblock {address}?')
-        unblock(access, address)
+        blocklist.unblock(access, address)
     return Result({'username': address}, f'Unblocked {address}.')

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
 from typing import Any
 
+from madmail.admin import endpoints
 from madmail.cli.access import Access
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
-from madmail.cli.result import Failure, Result, table
-from madmail.delivery.federation import BadDomain, BadTarget, key, target
-from madmail.store.control import Endpoint
+from madmail.cli.result import Result, table
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
@@ -63,85 +61,44 @@ def _key(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _domain(invocation: Invocation) -> str:
-    try:
-        return key(invocation.arguments.domain, every=True)
-    except BadDomain as error:
-        raise Failure(str(error)) from None
-
-
 def set_(invocation: Invocation) -> Result:
-    domain = _domain(invocation)
-    where, comment = invocation.arguments.target.strip(), invocation.arguments.comment
-    verify = invocation.arguments.verify
-    try:
-        found = target(where, verify)
-    except BadTarget as error:
-        raise Failure(str(error)) from None
+    arguments = invocation.arguments
     with Access(invocation.load()) as access:
-        access.control.set_endpoint(domain, where, verify, comment, int(time.time()))
-        access.publish('federation', {})
-    data = {
-        'lookup_key': domain,
-        'target_host': where,
-        'comment': comment,
-        'verify': found.verify,
-    }
-    return Result(data, f'Mail to {domain} goes to {where}.')
+        entry = endpoints.set_(
+            access, arguments.domain, arguments.target, arguments.comment, arguments.verify
+        )
+    data = {name: entry[name] for name in ('lookup_key', 'target_host', 'comment', 'verify')}
+    return Result(data, f'Mail to {entry["lookup_key"]} goes to {entry["target_host"]}.')
 
 
 def get(invocation: Invocation) -> Result:
-    domain = _domain(invocation)
     with Access(invocation.load()) as access:
-        found = access.control.endpoint(domain)
-    if found is None:
-        raise Failure(f'{domain} has no endpoint of its own')
-    return Result(_entry(found), _table([found]))
+        entry = endpoints.get(access, invocation.arguments.domain)
+    return Result(entry, _table([entry]))
 
 
 def list_(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        found = access.control.endpoints()
-    text = _table(found) if found else 'No domain has an endpoint of its own.'
-    return Result({'entries': [_entry(one) for one in found], 'total': len(found)}, text)
+        entries = endpoints.entries(access)
+    text = _table(entries) if entries else 'No domain has an endpoint of its own.'
+    return Result({'entries': entries, 'total': len(entries)}, text)
 
 
 def remove(invocation: Invocation) -> Result:
-    domain = _domain(invocation)
     with Access(invocation.load()) as access:
-        if not access.control.remove_endpoint(domain):
-            raise Failure(f'{domain} has no endpoint of its own')
-        access.publish('federation', {})
+        domain = endpoints.remove(access, invocation.arguments.domain)
     return Result({'lookup_key': domain}, f'Mail to {domain} goes where DNS says.')
 
 
-def _entry(endpoint: Endpoint) -> dict[str, object]:
-    return {
-        'lookup_key': endpoint.domain,
-        'target_host': endpoint.target,
-        'verify': _verify(endpoint),
-        'comment': endpoint.comment,
-        'created_at': endpoint.created,
-        'updated_at': endpoint.updated,
-    }
-
-
-def _verify(endpoint: Endpoint) -> bool:
-    try:
-        return target(endpoint.target, endpoint.verify).verify
-    except BadTarget:  # stored by a version that knew more
-        return True
-
-
-def _table(endpoints: list[Endpoint]) -> str:
+def _table(entries: list[dict[str, Any]]) -> str:
     rows = [
         (
-            one.domain,
-            one.target,
-            'verified' if _verify(one) else 'any',
-            day(one.updated),
-            one.comment,
+            one['lookup_key'],
+            one['target_host'],
+            'verified' if one['verify'] else 'any',
+            day(one['updated_at']),
+            one['comment'],
         )
-        for one in endpoints
+        for one in entries
     ]
     return table(('domain', 'endpoint', 'certificate', 'since', 'comment'), rows)

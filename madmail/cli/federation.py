@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import time
-from collections import Counter
 from typing import Any
 
+from madmail.admin import federation
 from madmail.cli.access import Access
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, table
-from madmail.delivery.destination import parked
-from madmail.delivery.federation import BadDomain, key
-from madmail.delivery.tracker import Peer
-from madmail.settings import overlay
 
 _WRONG_WAY = {
     'allow': 'the policy is ACCEPT, under which a rule would block {0}; all are allowed that have '
@@ -54,30 +49,11 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     verb('dismiss-flush', dismiss_flush, 'throw nothing away any more')
 
 
-def domain_key(text: str) -> str:
-    """The stored spelling.  Raises Failure."""
-    try:
-        return key(text)
-    except BadDomain as error:
-        raise Failure(str(error)) from None
-
-
-def _settings(access: Access) -> tuple[bool, str]:
-    """Whether federation is on, and the policy."""
-    overlay(access.settings, access.control.settings())
-    return access.settings['federation.enabled'], access.settings['federation.policy'].upper()
-
-
-def _set(access: Access, name: str, value: str) -> None:
-    access.control.set_setting(name, value)
-    access.publish('settings', {})
-
-
 def policy(invocation: Invocation) -> Result:
     wanted = invocation.arguments.policy
     with Access(invocation.load()) as access:
-        _set(access, 'federation.policy', wanted)
-        count = len(access.control.rules())
+        federation.set_policy(access, wanted)
+        count = len(federation.rules(access))
     meaning = {
         'accept': f'All domains are accepted but {count} that have a rule.',
         'reject': f'All domains are rejected but {count} that have a rule.',
@@ -88,50 +64,45 @@ def policy(invocation: Invocation) -> Result:
 def enable(invocation: Invocation) -> Result:
     on = invocation.arguments.verb == 'enable'
     with Access(invocation.load()) as access:
-        _set(access, 'federation.enabled', 'true' if on else 'false')
+        federation.enable(access, on)
     return Result({'enabled': on}, f'Federation is {"on" if on else "off"}.')
 
 
 def add(invocation: Invocation) -> Result:
-    domain = domain_key(invocation.arguments.domain)
     action = invocation.arguments.verb
+    domain = federation.spelled(invocation.arguments.domain)
     with Access(invocation.load()) as access:
-        if _action(_settings(access)[1]) != action:
+        if federation.action(access) != action:
             raise Failure(_WRONG_WAY[action].format(domain))
-        access.control.add_rule(domain, int(time.time()))
-        total = len(access.control.rules())
-        access.publish('federation', {})
+        federation.add_rule(access, domain)
+        total = len(federation.rules(access))
     done = 'Blocked' if action == 'block' else 'Allowed'
     return Result({'domain': domain, 'action': action, 'total': total}, f'{done} {domain}.')
 
 
 def remove(invocation: Invocation) -> Result:
-    domain = domain_key(invocation.arguments.domain)
     with Access(invocation.load()) as access:
-        if not access.control.remove_rule(domain):
-            raise Failure(f'{domain} has no rule')
-        remaining = len(access.control.rules())
-        access.publish('federation', {})
+        domain = federation.remove_rule(access, invocation.arguments.domain)
+        remaining = len(federation.rules(access))
     return Result({'domain': domain, 'remaining': remaining}, f'Removed the rule of {domain}.')
 
 
 def flush(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        access.control.flush_rules()
-        access.publish('federation', {})
+        federation.flush_rules(access)
     return Result({'flushed': True, 'total': 0}, 'Removed all rules.')
 
 
 def list_(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        name = _settings(access)[1]
-        rules = access.control.rules()
-    action = _action(name)
+        name = federation.state(access)['policy']
+        action = federation.action(access)
+        rules = federation.rules(access)
     data = {
         'policy': name,
-        'rules': [{'domain': one.domain, 'action': action} for one in rules],
+        'rules': [{'domain': one['domain'], 'action': action} for one in rules],
     }
-    rows = [(one.domain, action, day(one.since)) for one in rules]
+    rows = [(one['domain'], action, day(one['created_at'])) for one in rules]
     text = f'Policy {name}; ' + (f'{len(rows)} rules:' if rows else 'there are no rules.')
     if rows:
         text += '\n' + table(('domain', 'action', 'since'), rows)
@@ -140,19 +111,18 @@ def list_(invocation: Invocation) -> Result:
 
 def status(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        on, name = _settings(access)
         traffic = _traffic(access)
         data: dict[str, Any] = {
-            'enabled': on,
-            'policy': name,
+            **federation.state(access),
             'rules': len(access.control.rules()),
             'dismissed': len(access.control.dismissed()),
             'endpoints': len(access.control.endpoints()),
             'traffic': traffic,
         }
     text = (
-        f'Federation is {"on" if on else "off"}, policy {name}, {data["rules"]} rules, '
-        f'{data["dismissed"]} domains dismissed, {data["endpoints"]} endpoints given.'
+        f'Federation is {"on" if data["enabled"] else "off"}, policy {data["policy"]}, '
+        f'{data["rules"]} rules, {data["dismissed"]} domains dismissed, '
+        f'{data["endpoints"]} endpoints given.'
     )
     if traffic:
         head = ('domain', 'delivered', 'queued', 'failed https', 'http', 'smtp')
@@ -160,72 +130,46 @@ def status(invocation: Invocation) -> Result:
     return Result(data, text)
 
 
-_TRAFFIC = (
-    'domain',
-    'successful_deliveries',
-    'queued_messages',
-    'failed_https',
-    'failed_http',
-    'failed_smtp',
-)
-
-
 def _traffic(access: Access) -> list[dict[str, Any]]:
     """Counts by destination, as of half a minute ago; the queue as of now."""
-    waiting = Counter(entry['domain'] for entry in access.outbox() if not parked(entry['domain']))
-    peers = dict(access.control.peers())
-    rows = []
-    for domain in sorted(waiting.keys() | peers):
-        peer = Peer(**peers.get(domain, {}))
-        values = (
-            domain,
-            peer.successes,
-            waiting[domain],
-            peer.failed_https,
-            peer.failed_http,
-            peer.failed_smtp,
-        )
-        rows.append(dict(zip(_TRAFFIC, values, strict=True)))
-    return rows
+    return [
+        {
+            'domain': domain,
+            'successful_deliveries': peer.successes,
+            'queued_messages': waiting,
+            'failed_https': peer.failed_https,
+            'failed_http': peer.failed_http,
+            'failed_smtp': peer.failed_smtp,
+        }
+        for domain, peer, waiting in federation.servers(access)
+    ]
 
 
 def dismiss(invocation: Invocation) -> Result:
-    domain = domain_key(invocation.arguments.domain)
     with Access(invocation.load()) as access:
-        access.control.dismiss(domain, int(time.time()))
-        total = len(access.control.dismissed())
-        access.publish('federation', {})
+        domain = federation.dismiss(access, invocation.arguments.domain)
+        total = len(federation.dismissed(access))
     text = f'Mail to {domain} is thrown away.'
     return Result({'domain': domain, 'total': total}, text)
 
 
 def undismiss(invocation: Invocation) -> Result:
-    domain = domain_key(invocation.arguments.domain)
     with Access(invocation.load()) as access:
-        if not access.control.undismiss(domain):
-            raise Failure(f'{domain} is not dismissed')
-        remaining = len(access.control.dismissed())
-        access.publish('federation', {})
+        domain = federation.undismiss(access, invocation.arguments.domain)
+        remaining = len(federation.dismissed(access))
     return Result({'domain': domain, 'remaining': remaining}, f'Mail to {domain} is sent again.')
 
 
 def dismiss_list(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        found = access.control.dismissed()
-    domains = [{'domain': one.domain, 'added': day(one.since)} for one in found]
-    text = 'No domain is dismissed.'
-    if found:
-        text = table(('domain', 'since'), [(one.domain, day(one.since)) for one in found])
+        found = federation.dismissed(access)
+    rows = [(one['domain'], day(one['created_at'])) for one in found]
+    domains = [{'domain': domain, 'added': added} for domain, added in rows]
+    text = table(('domain', 'since'), rows) if rows else 'No domain is dismissed.'
     return Result({'domains': domains, 'total': len(domains)}, text)
 
 
 def dismiss_flush(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
-        access.control.flush_dismissed()
-        access.publish('federation', {})
+        federation.flush_dismissed(access)
     return Result({'flushed': True, 'total': 0}, 'No domain is dismissed any more.')
-
-
-def _action(policy: str) -> str:
-    """What a rule does under a policy."""
-    return 'allow' if policy == 'REJECT' else 'block'

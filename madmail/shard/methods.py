@@ -16,6 +16,7 @@ from madmail.account.address import split
 from madmail.account.registry import today
 from madmail.shard.calls import CallRefused, body_fields, body_from
 from madmail.shard.methods_mail import MailMethods
+from madmail.shard.methods_status import StatusMethods
 from madmail.shard.methods_upkeep import UpkeepMethods
 from madmail.store.interface import MailboxExists, MailboxMissing, OutboxEntry, OverQuota, StoreFull
 
@@ -48,6 +49,7 @@ class ShardMethods:
             'outbox_remove': self.outbox_remove,
             'body': self.body,
             'statistics': self._shard.statistics,
+            **StatusMethods(shard).methods,
             **UpkeepMethods(shard).methods,
             **MailMethods(shard).methods,
         }

@@ -131,6 +131,10 @@ class Control:
         """False if it was not blocked."""
         return self._execute('DELETE FROM blocklist WHERE address = ?', (address,)).rowcount > 0
 
+    def flush_blocklist(self) -> int:
+        """Unblock everybody; how many that were."""
+        return self._execute('DELETE FROM blocklist').rowcount
+
     # -- federation; what the domains mean is in `delivery.federation`
 
     def rules(self) -> list[Listed]:

@@ -341,6 +341,8 @@ class Store(Protocol):
 
     def outbox_entry(self, entry_id: int) -> OutboxEntry | None: ...
     def outbox_list(self) -> list[OutboxEntry]: ...
+    def outbox_count(self) -> dict[str, int]:
+        """How many entries wait, by domain."""
     def outbox_retry(
         self,
         entry_id: int,

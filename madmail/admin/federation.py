@@ -1,0 +1,140 @@
+"""Federation: with whom the relay exchanges mail, and how that goes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+from madmail.admin.refused import Refused
+from madmail.admin.relay import Relay
+from madmail.delivery.destination import parked
+from madmail.delivery.federation import BadDomain, key
+from madmail.delivery.tracker import Peer
+from madmail.store.control import Listed
+
+POLICIES = ('ACCEPT', 'REJECT')
+
+
+def state(relay: Relay) -> dict[str, Any]:
+    """`enabled`, and `policy` in capitals."""
+    settings = relay.settings
+    return {
+        'enabled': settings['federation.enabled'],
+        'policy': settings['federation.policy'].upper(),
+    }
+
+
+def enable(relay: Relay, on: bool) -> None:
+    _set(relay, 'federation.enabled', 'true' if on else 'false')
+
+
+def set_policy(relay: Relay, policy: str) -> None:
+    """ACCEPT: all domains but those that have a rule; REJECT: only those.  Refused: invalid."""
+    if policy.upper() not in POLICIES:
+        raise Refused('invalid', f'the policy is {" or ".join(POLICIES)}')
+    _set(relay, 'federation.policy', policy.lower())
+
+
+def action(relay: Relay) -> str:
+    """What a rule does under the policy in force: allow or block."""
+    return 'allow' if state(relay)['policy'] == 'REJECT' else 'block'
+
+
+# -- rules
+
+
+def rules(relay: Relay) -> list[dict[str, Any]]:
+    """In order of domain; `created_at` in Unix seconds."""
+    return [_listed(one) for one in relay.control.rules()]
+
+
+def add_rule(relay: Relay, domain: str) -> str:
+    """The name it is stored under; nothing changes if there is one.  Refused: invalid."""
+    name = spelled(domain)
+    relay.control.add_rule(name, int(time.time()))
+    relay.publish('federation', {})
+    return name
+
+
+def remove_rule(relay: Relay, domain: str) -> str:
+    """Refused: invalid, missing."""
+    name = spelled(domain)
+    if not relay.control.remove_rule(name):
+        raise Refused('missing', f'{name} has no rule')
+    relay.publish('federation', {})
+    return name
+
+
+def flush_rules(relay: Relay) -> None:
+    relay.control.flush_rules()
+    relay.publish('federation', {})
+
+
+# -- domains whose mail is thrown away
+
+
+def dismissed(relay: Relay) -> list[dict[str, Any]]:
+    """In order of domain; `created_at` in Unix seconds."""
+    return [_listed(one) for one in relay.control.dismissed()]
+
+
+def dismiss(relay: Relay, domain: str) -> str:
+    """The name it is stored under; nothing changes if it is dismissed.  Refused: invalid."""
+    name = spelled(domain)
+    relay.control.dismiss(name, int(time.time()))
+    relay.publish('federation', {})
+    return name
+
+
+def undismiss(relay: Relay, domain: str) -> str:
+    """Refused: invalid, missing."""
+    name = spelled(domain)
+    if not relay.control.undismiss(name):
+        raise Refused('missing', f'{name} is not dismissed')
+    relay.publish('federation', {})
+    return name
+
+
+def flush_dismissed(relay: Relay) -> None:
+    relay.control.flush_dismissed()
+    relay.publish('federation', {})
+
+
+# -- how it goes
+
+
+def servers(relay: Relay) -> list[tuple[str, Peer, int]]:
+    """Domain, counts as of half a minute ago, and messages that wait now; in order of domain."""
+    waiting = queued(relay)
+    peers = dict(relay.control.peers())
+    return [
+        (domain, Peer(**peers.get(domain, {})), waiting[domain])
+        for domain in sorted(waiting.keys() | peers)
+    ]
+
+
+def queued(relay: Relay) -> Counter[str]:
+    """Messages that wait, by destination."""
+    waiting: Counter[str] = Counter()
+    for shard in range(relay.shards):
+        found = relay.call_shard(shard, 'outbox_count')
+        waiting.update({domain: count for domain, count in found.items() if not parked(domain)})
+    return waiting
+
+
+def spelled(domain: str) -> str:
+    """The stored spelling.  Refused: invalid."""
+    try:
+        return key(domain)
+    except BadDomain as error:
+        raise Refused('invalid', str(error)) from None
+
+
+def _listed(one: Listed) -> dict[str, Any]:
+    return {'domain': one.domain, 'created_at': one.since}
+
+
+def _set(relay: Relay, name: str, value: str) -> None:
+    relay.control.set_setting(name, value)
+    relay.publish('settings', {})
