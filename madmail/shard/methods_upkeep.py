@@ -40,6 +40,7 @@ class UpkeepMethods:
             'outbox_purge': self.outbox_purge,
             'notice': self.notice,
             'job_state': self.job_state,
+            'quota_info': self.quota_info,
             'quota_set': self.quota_set,
             'quota_list': self.quota_list,
             'message_size_set': self.message_size_set,
@@ -152,6 +153,9 @@ class UpkeepMethods:
             raise CallRefused('busy') from None
 
     # -- limits
+
+    def quota_info(self, address: str) -> dict[str, Any]:
+        return self._usage(self._account(address))
 
     def quota_set(self, address: str, quota: int) -> dict[str, Any]:
         """Bytes; -1 = the relay's default, 0 = no limit."""

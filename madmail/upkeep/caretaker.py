@@ -172,14 +172,25 @@ class Caretaker:
                 self._accounts(job, now, lambda one: self._dormant(one, now - age), dry_run)
         elif task.name == 'prune-unused-accounts':
             if age := age or settings['retention.unused_accounts']:
-                self._accounts(job, now, lambda one: _unused(one, now - age), dry_run)
+                self._accounts(job, now, lambda one: _unused(one, now - age), dry_run, unused=True)
         elif task.name == 'sweep-blobs' and not dry_run:
             job.step(store.sweep())
 
     def _accounts(
-        self, job: Job, now: int, doomed: Callable[[Account], bool], dry_run: bool
+        self,
+        job: Job,
+        now: int,
+        doomed: Callable[[Account], bool],
+        dry_run: bool,
+        *,
+        unused: bool = False,
     ) -> None:
-        removal.accounts(self._store, job, doomed, self._delete, now, dry_run=dry_run)
+        def delete(account: Account) -> bool:
+            gone = self._store.delete_account(account.id, unused_only=unused)
+            self._forget(account.address)
+            return gone
+
+        removal.accounts(self._store, job, doomed, delete, now, dry_run=dry_run)
 
     def _dormant(self, account: Account, before: int) -> bool:
         # A day is kept as its beginning; it may have been used until its end.
@@ -190,10 +201,6 @@ class Caretaker:
             self._store.record_login(account.id, int(self._now()) // DAY * DAY)
             return False
         return True
-
-    def _delete(self, account: Account) -> None:
-        self._store.delete_account(account.id)
-        self._forget(account.address)
 
 
 def _unused(account: Account, before: int) -> bool:

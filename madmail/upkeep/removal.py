@@ -80,7 +80,7 @@ def accounts(
     store: Store,
     job: Job,
     doomed: Callable[[Account], bool],
-    delete: Callable[[Account], None],
+    delete: Callable[[Account], bool],
     now: int,
     *,
     dry_run: bool = False,
@@ -99,9 +99,7 @@ def accounts(
             elif doomed(account):
                 fresh = store.account_by_id(account.id)
                 if fresh is not None and doomed(fresh):
-                    if not dry_run:
-                        delete(fresh)
-                    job.step(1)
+                    job.step(1 if dry_run or delete(fresh) else 0)
         job.step()
 
 
