@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from madmail.web.admin import upkeep
 from madmail.web.admin.answer import Handler
 
-FAMILIES: tuple[ModuleType, ...] = ()
+FAMILIES: tuple[ModuleType, ...] = (upkeep,)
 
 
 def resources(families: tuple[ModuleType, ...] = FAMILIES) -> dict[str, dict[str, Handler]]:
