@@ -12,7 +12,20 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from madmail.admin.refused import Refused
-from madmail.cli import accounts, blocklist, dkim, dns, endpoints, federation, relay
+from madmail.cli import (
+    accounts,
+    blocklist,
+    dkim,
+    dns,
+    endpoints,
+    federation,
+    imap_acct,
+    imap_mboxes,
+    imap_msgs,
+    notice,
+    relay,
+    tasks,
+)
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Declined, Result, failure_as_json
 from madmail.master.exits import FAILED, USAGE, Stop
@@ -44,7 +57,20 @@ def parser() -> argparse.ArgumentParser:
             '--json', action='store_true', default=default or False, help='one line of JSON'
         )
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
-    for family in (relay, accounts, blocklist, federation, endpoints, dns, dkim):
+    for family in (
+        relay,
+        accounts,
+        blocklist,
+        federation,
+        endpoints,
+        dns,
+        dkim,
+        tasks,
+        imap_acct,
+        imap_mboxes,
+        imap_msgs,
+        notice,
+    ):
         family.add_commands(commands, [after])
     return top
 

@@ -10,10 +10,17 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from madmail.web.admin import upkeep
+from madmail.web.admin import (
+    accounts,
+    blocklist,
+    endpoints,
+    federation,
+    sizes,
+    upkeep,
+)
 from madmail.web.admin.answer import Handler
 
-FAMILIES: tuple[ModuleType, ...] = (upkeep,)
+FAMILIES: tuple[ModuleType, ...] = (accounts, blocklist, endpoints, federation, sizes, upkeep)
 
 
 def resources(families: tuple[ModuleType, ...] = FAMILIES) -> dict[str, dict[str, Handler]]:
