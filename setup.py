@@ -22,7 +22,8 @@ setup(
     install_requires=[
         'gevent>=24.11',
         'msgpack>=1.0',
-        'cryptography>=42',
+        'bcrypt>=4.1',
+        'cryptography>=44',
         'dnspython>=2.9',
         'pyyaml>=6.0',
         'segno>=1.6',

@@ -13,6 +13,10 @@ Two forms are made, by the strength of the password:
 The key of the first form is the state directory's `secret` file, so that a
 copy of the database alone is worth nothing.  Salts and digests are unpadded
 URL-safe base64.  Passwords are compared as UTF-8 octets, in constant time.
+
+An export for another relay writes `hmac:1:SALT:DIGEST:KEY`, which needs no
+secret.  Such verifiers and those of `foreign` are checked too, and are
+replaced by one of our own (`better`) when somebody logs in.
 """
 
 from __future__ import annotations
@@ -24,8 +28,11 @@ import os
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
+from madmail.account import foreign
+
 PASSWORD_LIMIT = 1024  # octets
 SCRYPT = (12, 8, 1)  # log2 N, r, p: 4 MiB, about 10 ms
+SCRYPT_COST_LIMIT = 16  # of one that is imported: 64 MiB, 0.2 s
 STRONG_BITS = 80.0
 
 _CLASSES = (
@@ -91,12 +98,55 @@ def verify(password: bytes, verifier: str, secret: bytes) -> bool:
     kind, _, rest = verifier.partition(':')
     try:
         if kind == 'hmac':
-            _, salt, digest = rest.split(':')
-            return hmac.compare_digest(_keyed(password, _unb64(salt), secret), _unb64(digest))
+            _, salt, digest, *key = rest.split(':')
+            made = _keyed(password, _unb64(salt), _unb64(key[0]) if key else secret)
+            return hmac.compare_digest(made, _unb64(digest))
         if kind == 'scrypt':
             cost, r, p, salt, digest = rest.split(':')
             made = _scrypt(password, _unb64(salt), int(cost), int(r), int(p))
             return hmac.compare_digest(made, _unb64(digest))
-    except (ValueError, TypeError):
+        return foreign.verify(password, verifier)
+    except (ValueError, TypeError, foreign.Unusable):
         return False
-    return False
+
+
+def better(password: bytes, verifier: str) -> bool:
+    """Whether a new verifier of ours for this right password would be no easier to guess.
+
+    Never for one that is ours already.
+    """
+    kind, _, rest = verifier.partition(':')
+    if kind == 'hmac':
+        return rest.count(':') > 2
+    if kind == 'scrypt':
+        return int(rest.partition(':')[0]) < SCRYPT[0]
+    # A strong password needs no slow hash; a weak one keeps the slowest.
+    return strong(password) or foreign.weaker(verifier)
+
+
+def portable(verifier: str, secret: bytes) -> str:
+    """The verifier as another relay can check it."""
+    if verifier.startswith('hmac:') and verifier.count(':') == 3:
+        return f'{verifier}:{_b64(secret)}'
+    return verifier
+
+
+def importable(verifier: str) -> str:
+    """A verifier from elsewhere, in the form in which it is kept.  Raises foreign.Unusable."""
+    kind, _, rest = verifier.partition(':')
+    if kind not in ('hmac', 'scrypt'):
+        return foreign.check(verifier)
+    try:
+        if kind == 'hmac':
+            version, salt, digest, key = rest.split(':')
+            lengths = [len(_unb64(part)) for part in (salt, digest, key)]
+            if version == '1' and lengths == [16, 32, 32]:
+                return verifier
+        else:
+            cost, r, p, salt, digest = rest.split(':')
+            bounded = 10 <= int(cost) <= SCRYPT_COST_LIMIT and (int(r), int(p)) == (8, 1)
+            if bounded and len(_unb64(salt)) >= 8 and len(_unb64(digest)) == 32:
+                return verifier
+    except ValueError:
+        pass
+    raise foreign.Unusable('malformed hash')

@@ -22,8 +22,9 @@ from typing import Any, NamedTuple, Protocol
 
 from gevent.lock import RLock
 
-from madmail.account import names, password
+from madmail.account import admission, names, password
 from madmail.account.address import split
+from madmail.account.flood import Origin
 from madmail.settings import Settings
 from madmail.store.interface import Account, StoreFull
 
@@ -39,12 +40,20 @@ class Blocked(Protocol):
     def __contains__(self, address: object) -> bool: ...
 
 
+class Gatekeeper(Protocol):
+    """Says whether an account may be made now; see `admission.Admission`."""
+
+    def enter(self, origin: Origin) -> str: ...
+    def leave(self) -> None: ...
+
+
 class AccountStore(Protocol):
     """The part of a Store that a registry uses."""
 
     def account(self, address: str) -> Account | None: ...
     def create_account(self, address: str, password: str, day: int) -> Account | None: ...
     def record_login(self, account_id: int, day: int) -> None: ...
+    def replace_password(self, account_id: int, old: str, new: str) -> bool: ...
 
 
 class Verdict(Enum):
@@ -53,6 +62,18 @@ class Verdict(Enum):
     DENIED = '-'
     TROUBLE = '!'
     FULL = '~'
+
+
+class Made(Enum):
+    """What came of making an account."""
+
+    CREATED = 'created'
+    NAME = 'name'  # forbidden or blocked
+    PASSWORD = 'password'
+    EXISTS = 'exists'
+    LATER = 'later'  # too many accounts, or too fast
+    SHORT = 'short'  # the host is short of disk, memory or processor
+    FULL = 'full'
 
 
 class Login(NamedTuple):
@@ -75,7 +96,10 @@ class Accounts:
         secret: bytes,
         blocked: Blocked,
         offload: Offload,
+        gatekeeper: Gatekeeper | None = None,
     ) -> None:
+        """Without a `gatekeeper` there is no limit to accounts made."""
+        self._gatekeeper = gatekeeper
         self._store = store
         self._settings = settings
         self._secret = secret
@@ -86,8 +110,11 @@ class Accounts:
         self._checks = 0  # slow ones under way
         self._locks: dict[str, tuple[RLock, int]] = {}
 
-    def login(self, address: str, given: bytes, *, may_register: bool) -> Login:
-        """Check or create canonical `address`; may block the greenlet, never the loop."""
+    def login(self, address: str, given: bytes, origin: Origin = ()) -> Login:
+        """Check or create canonical `address`; may block the greenlet, never the loop.
+
+        `origin` is where the client is, see `flood.origin`.
+        """
         if address in self._blocked or not given or len(given) > password.PASSWORD_LIMIT:
             return Login(Verdict.DENIED)
         account = self._store.account(address)
@@ -97,7 +124,12 @@ class Accounts:
             account = self._store.account(address)
             if account is not None:
                 return self._check(account, given)
-            return self._create(address, given, may_register)
+            return self._first_login(address, given, origin)
+
+    def register(self, address: str, given: bytes, origin: Origin) -> Made:
+        """Make an account for a stranger who was found entitled to one."""
+        with self._one_at_a_time(address):
+            return self._create(address, given, origin)[0]
 
     def forget(self, address: str) -> None:
         """The password changed or the account is gone."""
@@ -109,6 +141,10 @@ class Accounts:
             return password.encode(given, self._secret)
         made: str = self._offload(password.encode, given, self._secret)
         return made
+
+    def portable(self, verifier: str) -> str:
+        """A verifier of ours as another relay can check it."""
+        return password.portable(verifier, self._secret)
 
     def acceptable(self, given: bytes) -> bool:
         """Whether a new account may have this password."""
@@ -134,31 +170,60 @@ class Accounts:
             right = password.verify(given, account.password, self._secret)
         if not right:
             return Login(Verdict.DENIED)
+        if password.better(given, account.password):
+            account = self._improve(account, given)
         self._remember(account, mark)
         return self._welcome(account)
 
-    def _create(self, address: str, given: bytes, may_register: bool) -> Login:
-        settings = self._settings
-        local, _ = split(address)
-        if (
-            not may_register
-            or not settings['accounts.jit']
-            or settings['accounts.registration'] != 'open'
-            or not names.creatable(local, settings)
-            or not self.acceptable(given)
-        ):
-            return Login(Verdict.DENIED)
+    def _improve(self, account: Account, given: bytes) -> Account:
+        """A verifier of our own in place of one from elsewhere.
+
+        Only in its place: the password may be changed, or the account deleted, meanwhile.
+        """
         verifier = self.encode(given)
         try:
-            account = self._store.create_account(address, verifier, today())
+            if self._store.replace_password(account.id, account.password, verifier):
+                return account._replace(password=verifier)
         except StoreFull:
-            return Login(Verdict.TROUBLE)
-        if account is None:  # made by an administrator in the meantime
+            pass  # the next login tries again
+        return account
+
+    def _first_login(self, address: str, given: bytes, origin: Origin) -> Login:
+        if not admission.by_login(self._settings):
+            return Login(Verdict.DENIED)
+        made, account = self._create(address, given, origin)
+        if made is Made.EXISTS:  # made by an administrator in the meantime
             existing = self._store.account(address)
             return self._check(existing, given) if existing else Login(Verdict.TROUBLE)
+        if made in (Made.NAME, Made.PASSWORD):
+            return Login(Verdict.DENIED)
+        if account is None:
+            return Login(Verdict.TROUBLE)
         self._remember(account, blake2b(given, key=self._key, digest_size=16).digest())
         self._store.record_login(account.id, today())
         return Login(Verdict.CREATED, account)
+
+    def _create(self, address: str, given: bytes, origin: Origin) -> tuple[Made, Account | None]:
+        local, _ = split(address)
+        if address in self._blocked or not names.creatable(local, self._settings):
+            return Made.NAME, None
+        if not self.acceptable(given):
+            return Made.PASSWORD, None
+        if self._store.account(address) is not None:
+            return Made.EXISTS, None
+        if self._gatekeeper is not None:
+            reason = self._gatekeeper.enter(origin)
+            if reason:
+                later = reason in ('accounts', 'flood')
+                return Made.LATER if later else Made.SHORT, None
+        try:
+            account = self._store.create_account(address, self.encode(given), today())
+        except StoreFull:
+            return Made.FULL, None
+        finally:
+            if self._gatekeeper is not None:
+                self._gatekeeper.leave()
+        return (Made.EXISTS, None) if account is None else (Made.CREATED, account)
 
     def _welcome(self, account: Account) -> Login:
         day = today()

@@ -64,6 +64,7 @@ class Connection:
         '_handover',
         '_held',
         '_input',
+        '_origin',
         '_output',
         '_peer',
         '_reader',
@@ -77,12 +78,15 @@ class Connection:
         'deadline',
     )
 
-    def __init__(self, gate: Gate, service: Service, stream: socket.socket, peer: int) -> None:
+    def __init__(
+        self, gate: Gate, service: Service, stream: socket.socket, origin: tuple[int, int]
+    ) -> None:
         """`stream` is non-blocking; `peer` has been counted as opened."""
         self._gate = gate
         self._service = service
         self._stream = stream
-        self._peer = peer
+        self._origin = origin
+        self._peer = origin[0]
         self._secure = False
         self._shaking = False  # the TLS handshake has begun
         self._state = DIALOGUE
@@ -125,7 +129,6 @@ class Connection:
             gate.counts.logins += 1
         if created:
             gate.counts.registrations += 1
-            gate.peers.count_registration(self._peer)
         if self._writer is not None:
             self._writer.stop()
             self._writer.close()
@@ -293,7 +296,7 @@ class Connection:
     def _login(self, login: Login) -> None:
         gate, peers = self._gate, self._gate.peers
         if login.protocol == 'inbound':
-            user, shards, register = '', gate.any_shard(), False
+            user, shards = '', gate.any_shard()
         else:
             limit = gate.limit('limits.logins_per_minute_per_ip')
             if limit and peers.logins(self._peer) >= limit:
@@ -306,14 +309,12 @@ class Connection:
                 self._refuse(Verdict.DENIED, gate.denial_time)
                 return
             user, shards = address, [shard_of(address, gate.shards)]
-            limit = gate.limit('limits.registrations_per_minute_per_ip')
-            register = not limit or peers.registrations(self._peer) < limit
         self._state = LOGIN
         # What the client sends meanwhile stays in the kernel.
         self._reader.stop()
         gate.deadlines.remove(self)
         ahead = login.ahead + self._input
-        frame = session_frame(login, user, secure=self._secure, register=register, ahead=ahead)
+        frame = session_frame(login, user, secure=self._secure, origin=self._origin, ahead=ahead)
         if self._flush() or self._state == LOGIN:
             self._handover = Handover(gate, self, shards, frame)
             self._handover.start()

@@ -34,7 +34,9 @@ class Owner(Protocol):
     def refused(self, verdict: Verdict) -> None: ...
 
 
-def session_frame(login: Login, user: str, *, secure: bool, register: bool, ahead: bytes) -> bytes:
+def session_frame(
+    login: Login, user: str, *, secure: bool, origin: tuple[int, int], ahead: bytes
+) -> bytes:
     """The first frame of a session; `user` is canonical, '' for inbound."""
     return frame.pack(
         {
@@ -46,7 +48,7 @@ def session_frame(login: Login, user: str, *, secure: bool, register: bool, ahea
             'helo': login.helo,
             'esmtp': login.esmtp,
             'tls': secure,
-            'register': register,
+            'origin': origin,
             'ahead': ahead,
         }
     )

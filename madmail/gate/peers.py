@@ -1,13 +1,12 @@
 """How much each client address uses, counted together by all gates without a lock.
 
 The counts live in a shared memory map, `SIZE` octets of zeros that the master
-makes and `prepare`s before it forks the gates:
+makes and `prepare`s before it forks anybody:
 
-    header         magic, the key of the address hash, 64 octets
-    totals         SLOTS × u32        open connections of each gate
-    connections    ROWS × WIDTH × SLOTS × u32   open connections
-    logins         ROWS × WIDTH × SLOTS × u64   attempts in this minute and the last
-    registrations  ROWS × WIDTH × SLOTS × u64   accounts made, likewise
+    flood        what the shards count, and the key of the address hash; see account.flood
+    totals       SLOTS × u32                 open connections of each gate
+    connections  ROWS × WIDTH × SLOTS × u32  open connections
+    logins       ROWS × WIDTH × SLOTS × u64  attempts in this minute and the last
 
 A cell has one column for each gate (slot), and a gate writes only its own, so
 there is one writer to every word and nothing to lock; the count is the sum of
@@ -16,7 +15,7 @@ count is the smaller of the two (a count-min sketch): exact unless it collides
 with others in both rows, and then too high, never too low.  IPv4 counts by
 address, IPv6 by /64, because that is what one client is given.
 
-A word of the per-minute tables is minute << 32 | count << 16 | count of the
+A word of `logins` is minute << 32 | count << 16 | count of the
 minute before.  The rate is the sliding sum: this minute's count plus the share
 of the last minute's that still lies within 60 seconds.
 
@@ -25,25 +24,20 @@ No address is stored, and the key is gone when the relay stops.
 
 from __future__ import annotations
 
-import os
-import socket
 import time
-from hashlib import blake2b
 from mmap import mmap
+
+from madmail.account import flood
 
 SLOTS = 64  # as many as the master has for gates that live at once
 ROWS = 2
 WIDTH = 4096  # a power of two
 
-_MAGIC = b'peers 1\n'
-_KEY = slice(8, 24)
-_HEADER = 64
 _CELLS = ROWS * WIDTH * SLOTS
-_TOTALS = _HEADER
+_TOTALS = flood.SIZE
 _CONNECTIONS = _TOTALS + SLOTS * 4
 _LOGINS = _CONNECTIONS + _CELLS * 4
-_REGISTRATIONS = _LOGINS + _CELLS * 8
-SIZE = _REGISTRATIONS + _CELLS * 8  # octets; pages never touched cost no memory
+SIZE = _LOGINS + _CELLS * 8  # octets; pages never touched cost no memory
 
 _MASK = WIDTH - 1
 _FULL = 0xFFFF
@@ -51,9 +45,7 @@ _FULL = 0xFFFF
 
 def prepare(shared: mmap) -> None:
     """Set the hash key.  The master calls it once, before the first fork."""
-    if shared[:8] != _MAGIC:
-        shared[_KEY] = os.urandom(16)
-        shared[:8] = _MAGIC
+    flood.prepare(shared)
 
 
 def forget(shared: mmap, slot: int) -> None:
@@ -70,9 +62,9 @@ def forget(shared: mmap, slot: int) -> None:
 
 
 class Peers:
-    """One gate's view of the counts.  `peer` arguments come from `identify`."""
+    """One gate's view of the counts.  `peer` arguments are the first number of an `origin`."""
 
-    __slots__ = ('_connections', '_key', '_logins', '_registrations', '_slot', '_totals')
+    __slots__ = ('_connections', '_key', '_logins', '_slot', '_totals')
 
     def __init__(self, shared: mmap, slot: int) -> None:
         """Raises ValueError when the map is too small or there are more gates than slots."""
@@ -82,24 +74,15 @@ class Peers:
             raise ValueError(f'the shared map has {len(shared)} octets, {SIZE} are needed')
         prepare(shared)
         view = memoryview(shared)
-        self._key = bytes(view[_KEY])
+        self._key = flood.hash_key(shared)
         self._slot = slot
         self._totals = view[_TOTALS:_CONNECTIONS].cast('I')
         self._connections = view[_CONNECTIONS:_LOGINS].cast('I')
-        self._logins = view[_LOGINS:_REGISTRATIONS].cast('Q')
-        self._registrations = view[_REGISTRATIONS:SIZE].cast('Q')
+        self._logins = view[_LOGINS:SIZE].cast('Q')
 
-    def identify(self, host: str) -> int:
-        """A peer's number: a keyed hash of the address as `socket.accept` gives it."""
-        if ':' in host:
-            address = socket.inet_pton(socket.AF_INET6, host.partition('%')[0])
-            # IPv4 on a socket that takes both families
-            mapped = address.startswith(b'\0\0\0\0\0\0\0\0\0\0\xff\xff')
-            address = address[12:] if mapped else address[:8]
-        else:
-            address = socket.inet_pton(socket.AF_INET, host)
-        digest = blake2b(address, key=self._key, digest_size=8).digest()
-        return int.from_bytes(digest, 'little')
+    def origin(self, host: str) -> tuple[int, int]:
+        """The numbers of a peer and of its network for the address that `socket.accept` gives."""
+        return flood.origin(host, self._key)
 
     # -- open connections
 
@@ -138,13 +121,6 @@ class Peers:
     def logins(self, peer: int) -> float:
         """Login attempts of this peer at all gates within the last 60 s."""
         return _rate(self._logins, peer, time.monotonic())
-
-    def count_registration(self, peer: int) -> None:
-        _count(self._registrations, peer, self._slot, time.monotonic())
-
-    def registrations(self, peer: int) -> float:
-        """Accounts this peer made at all gates within the last 60 s."""
-        return _rate(self._registrations, peer, time.monotonic())
 
 
 def _cells(peer: int) -> tuple[int, int]:

@@ -193,7 +193,8 @@ class GateRole:
             stream.close()  # gone already
             return
         peers = gate.peers
-        peer = peers.identify(host)
+        origin = peers.origin(host)
+        peer = origin[0]
         total, each = gate.limit('limits.connections'), gate.limit('limits.connections_per_ip')
         if (total and peers.total() >= total) or (each and peers.connections(peer) >= each):
             gate.counts.refused_connections += 1
@@ -207,7 +208,7 @@ class GateRole:
             return
         gate.counts.connections += 1
         peers.opened(peer)
-        Connection(gate, service, stream, peer).start()
+        Connection(gate, service, stream, origin).start()
 
     def _pause_accepting(self) -> None:
         """The backlog waits; a listener left active would wake the loop without end."""

@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
-from madmail.account import names
-from madmail.account.address import split
-from madmail.account.registry import today
 from madmail.shard.calls import CallRefused, body_fields, body_from
+from madmail.shard.methods_accounts import AccountMethods
 from madmail.shard.methods_mail import MailMethods
 from madmail.shard.methods_status import StatusMethods
 from madmail.shard.methods_upkeep import UpkeepMethods
@@ -34,12 +32,6 @@ class ShardMethods:
         self._methods: dict[str, Callable[..., Any]] = {
             'deliver': self.deliver,
             'receive': self.receive,
-            'account_list': self.account_list,
-            'account_info': self.account_info,
-            'account_create': self.account_create,
-            'account_delete': self.account_delete,
-            'account_password': self.account_password,
-            'account_dismiss': self.account_dismiss,
             'outbox_due': self.outbox_due,
             'outbox_list': self.outbox_list,
             'outbox_older': self.outbox_older,
@@ -49,6 +41,7 @@ class ShardMethods:
             'outbox_remove': self.outbox_remove,
             'body': self.body,
             'statistics': self._shard.statistics,
+            **AccountMethods(shard).methods,
             **StatusMethods(shard).methods,
             **UpkeepMethods(shard).methods,
             **MailMethods(shard).methods,
@@ -89,76 +82,6 @@ class ShardMethods:
             recipients, message, message_id
         )
         return [code, enhanced, text, cause, fault.value]
-
-    # -- accounts
-
-    def account_list(self, after: str = '', limit: int = 1000) -> list[dict[str, Any]]:
-        store = self._shard.store
-        return [
-            {
-                'address': account.address,
-                'created': account.created_day,
-                'last_login': account.last_login_day,
-            }
-            for account in store.accounts(after, limit)
-        ]
-
-    def account_info(self, address: str) -> dict[str, Any]:
-        store = self._shard.store
-        account = store.account(address)
-        if account is None:
-            raise CallRefused('missing')
-        boxes = store.mailboxes(account.id)
-        return {
-            'address': account.address,
-            'created': account.created_day,
-            'last_login': account.last_login_day,
-            'quota': self._shard.settings['limits.quota'] if account.quota < 0 else account.quota,
-            'used': sum(box.size for box in boxes),
-            'messages': sum(box.messages for box in boxes),
-            'mailboxes': len(boxes),
-            'sessions': self._shard.sessions.count(account.id),
-            'blocked': address in self._shard.blocklist,
-        }
-
-    def account_create(self, address: str, password: bytes) -> dict[str, Any]:
-        accounts = self._shard.accounts
-        local, _ = split(address)
-        if not names.creatable(local, self._shard.settings):
-            raise CallRefused('name')
-        if not accounts.acceptable(password):
-            raise CallRefused('password')
-        verifier = accounts.encode(password)
-        if self._shard.store.create_account(address, verifier, today()) is None:
-            raise CallRefused('exists')
-        return {'address': address}
-
-    def account_delete(self, address: str) -> dict[str, Any]:
-        account = self._shard.store.account(address)
-        if account is None:
-            raise CallRefused('missing')
-        self._shard.store.delete_account(account.id)
-        self._shard.accounts.forget(address)
-        return {'address': address}
-
-    def account_password(self, address: str, password: bytes) -> dict[str, Any]:
-        account = self._shard.store.account(address)
-        if account is None:
-            raise CallRefused('missing')
-        if not self._shard.accounts.acceptable(password):
-            raise CallRefused('password')
-        self._shard.store.set_password(account.id, self._shard.accounts.encode(password))
-        self._shard.accounts.forget(address)
-        self._shard.sessions.dismiss(account.id)  # who has the old password must show the new
-        return {'address': address}
-
-    def account_dismiss(self, address: str) -> dict[str, Any]:
-        """End the sessions of an account, because it was banned."""
-        self._shard.blocklist.reload()
-        account = self._shard.store.account(address)
-        if account is not None:
-            self._shard.sessions.dismiss(account.id)
-        return {'address': address}
 
     # -- outbox
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Sequence
+from mmap import mmap
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,14 @@ import gevent
 from gevent import get_hub
 
 from madmail import log
+from madmail.account import flood
 from madmail.account.address import mail_domain
+from madmail.account.admission import Admission
+from madmail.account.flood import Flood
 from madmail.account.placement import shard_of
 from madmail.account.registry import Accounts
 from madmail.account.secret import load as load_secret
+from madmail.account.shortage import Shortage
 from madmail.delivery.federation import Federation
 from madmail.delivery.origin import Origins
 from madmail.delivery.router import Router
@@ -78,7 +83,18 @@ class Shard:
         self.store: Store = open_store(self.directory, **room(settings))
         self.blocklist = Blocklist(self.context.state_dir)
         self.accounts = Accounts(
-            self.store, settings, load_secret(self.context.state_dir), self.blocklist, self.offload
+        self.admission = Admission(
+            settings,
+            Shortage(self.context.state_dir, settings),
+            Flood(self.context.shared or mmap(-1, flood.SIZE), self.context.index),
+            self.store.account_count,
+        )
+            self.store,
+            settings,
+            load_secret(self.context.state_dir),
+            self.blocklist,
+            self.offload,
+            self.admission,
         )
         self.boxes = OpenMailboxes(self.store)
         self.clients = ShardClients(self.context.state_dir, self.context.shards)
@@ -175,6 +191,7 @@ class Shard:
             watcher = get_hub().loop.io(listener.fileno(), READ)
             watcher.start(self._accept, listener)
             self._watchers.append(watcher)
+                self.admission.tell()
 
     def _stop_accepting(self) -> None:
         for watcher in self._watchers:

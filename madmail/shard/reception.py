@@ -94,7 +94,7 @@ class Reception:
     def _login(self, frame: dict[str, Any]) -> Login:
         try:
             return self._services.accounts.login(
-                frame['user'], frame['password'], may_register=bool(frame['register'])
+                frame['user'], frame['password'], tuple(frame['origin'])
             )
         except Exception:
             # The client must learn that this is not about its password.

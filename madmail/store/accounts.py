@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from madmail.store.commit import Transaction
 from madmail.store.database import Database, Row
 from madmail.store.interface import Account, AccountGone, MailboxGone
 
-COLUMNS = 'id, address, password, created_day, last_login_day, quota, message_size'
+COLUMNS = 'id, address, password, created_day, last_login_day, quota, message_size, first_login_day'
 
 
 class Accounts(Database):
@@ -59,27 +60,50 @@ class Accounts(Database):
     def create_account(self, address: str, password: str, day: int) -> Account | None:
         """Account with its INBOX, subscribed; None when the address is taken."""
 
-        def work(tx: Transaction) -> Account | None:
-            if tx.execute('SELECT 1 FROM accounts WHERE address = ?', (address,)).fetchone():
-                return None
-            account_id = tx.execute(
-                'INSERT INTO accounts (address, password, created_day) VALUES (?, ?, ?)',
-                (address, password, day),
-            ).lastrowid
-            assert account_id is not None
-            tx.execute(
-                'INSERT INTO mailboxes (account_id, name, uid_validity) VALUES (?, ?, ?)',
-                (account_id, 'INBOX', self._uid_validity(tx)),
-            )
-            tx.execute('INSERT INTO subscriptions VALUES (?, ?)', (account_id, 'INBOX'))
-            tx.after.append(lambda: self._count_accounts(1))
-            return Account(account_id, address, password, day, 0, -1)
+        return self._submit(lambda tx: self._create(tx, address, password, day))
+
+    def create_accounts(self, accounts: Sequence[tuple[str, str]], day: int) -> list[bool]:
+        """Some accounts (address, verifier) in one commit; False for addresses that are taken.
+
+        PERF: 60 µs an account on the loop; 100 of them are a good number.
+        """
+
+        def work(tx: Transaction) -> list[bool]:
+            return [
+                self._create(tx, address, password, day) is not None
+                for address, password in accounts
+            ]
 
         return self._submit(work)
+
+    def _create(self, tx: Transaction, address: str, password: str, day: int) -> Account | None:
+        if tx.execute('SELECT 1 FROM accounts WHERE address = ?', (address,)).fetchone():
+            return None
+        account_id = tx.execute(
+            'INSERT INTO accounts (address, password, created_day) VALUES (?, ?, ?)',
+            (address, password, day),
+        ).lastrowid
+        assert account_id is not None
+        tx.execute(
+            'INSERT INTO mailboxes (account_id, name, uid_validity) VALUES (?, ?, ?)',
+            (account_id, 'INBOX', self._uid_validity(tx)),
+        )
+        tx.execute('INSERT INTO subscriptions VALUES (?, ?)', (account_id, 'INBOX'))
+        tx.after.append(lambda: self._count_accounts(1))
+        return Account(account_id, address, password, day, 0, -1)
 
     def set_password(self, account_id: int, password: str) -> None:
         """Store an encoded verifier.  Raises KeyError when there is no such account."""
         self._change_account('password', account_id, password)
+
+    def replace_password(self, account_id: int, old: str, new: str) -> bool:
+        """Only while the verifier is still `old`; whether it was."""
+
+        def work(tx: Transaction) -> bool:
+            statement = 'UPDATE accounts SET password = ? WHERE id = ? AND password = ?'
+            return tx.execute(statement, (new, account_id, old)).rowcount > 0
+
+        return self._submit(work)
 
     def set_quota(self, account_id: int, quota: int) -> None:
         """Bytes, -1 for the relay's default.  Raises KeyError when there is no such account."""
@@ -95,23 +119,27 @@ class Accounts(Database):
         if account is not None and account.last_login_day < day:
             self._commit.post(
                 lambda tx: tx.execute(
-                    'UPDATE accounts SET last_login_day = ? WHERE id = ? AND last_login_day < ?',
-                    (day, account_id, day),
+                    'UPDATE accounts SET last_login_day = ?,'
+                    ' first_login_day = coalesce(nullif(first_login_day, 0), ?)'
+                    ' WHERE id = ? AND last_login_day < ?',
+                    (day, day, account_id, day),
                 )
             )
 
-    def delete_account(self, account_id: int) -> None:
-        """With everything it owns; unknown accounts are ignored.
+    def delete_account(self, account_id: int, *, unused_only: bool = False) -> bool:
+        """With everything it owns; False if there is none, or it was used and must not be.
 
         The address and its mailboxes are gone when this returns; their messages are
         removed in slices afterwards, across restarts if need be.  Mail that was
         accepted from it and waits in the outbox is still sent.
         """
 
-        def work(tx: Transaction) -> None:
-            row = tx.execute('SELECT address FROM accounts WHERE id = ?', (account_id,)).fetchone()
-            if row is None:
-                return
+        def work(tx: Transaction) -> bool:
+            row = tx.execute(
+                'SELECT address, last_login_day FROM accounts WHERE id = ?', (account_id,)
+            ).fetchone()
+            if row is None or (unused_only and row[1]):
+                return False
             self._routes.pop(row[0], None)
             boxes: list[Row] = tx.execute(
                 'SELECT id, messages FROM mailboxes WHERE account_id = ?', (account_id,)
@@ -127,8 +155,9 @@ class Accounts(Database):
             tx.events += [MailboxGone(box[0]) for box in boxes]
             tx.events.append(AccountGone(account_id))
             tx.after.append(lambda: self._count_accounts(-1))
+            return True
 
-        self._submit(work)
+        return self._submit(work)
 
     def _count_accounts(self, change: int) -> None:
         self._account_count += change

@@ -132,6 +132,11 @@ SHARD: Sequence[Migration] = (
     ),
     ('CREATE INDEX outbox_domain ON outbox (domain, next_try)',),
     ('ALTER TABLE accounts ADD COLUMN message_size INTEGER NOT NULL DEFAULT 0',),
+    (
+        'ALTER TABLE accounts ADD COLUMN first_login_day INTEGER NOT NULL DEFAULT 0',
+        # An account was made by its first login, as a rule.
+        'UPDATE accounts SET first_login_day = created_day WHERE last_login_day > 0',
+    ),
 )
 
 CONTROL: Sequence[Migration] = (

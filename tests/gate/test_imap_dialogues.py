@@ -41,7 +41,7 @@ DIALOGUES = {
         S: * OK [CAPABILITY {TLS}] ready
         C: A0001 LOGIN "alice@chat.example" "right"
         S: A0001 OK Logged in
-        LOGIN proto=imap user=alice@chat.example password=right tag=A0001 tls=True register=True
+        LOGIN proto=imap user=alice@chat.example password=right tag=A0001 tls=True
         C: echo
         S: echo
         """,

@@ -11,6 +11,7 @@ from mmap import mmap
 import greenlet
 import pytest
 
+from madmail.account.flood import hash_key, origin
 from madmail.gate.peers import SIZE
 from tests.gate.rig import PATIENCE, Client, Gate, Shard, until
 
@@ -164,18 +165,19 @@ class TestLogins:
         assert lines[-1] == b'421 4.7.0 Too many logins, slow down'
         assert two.counts['logins_limited'] == 1
 
-    def test_registrations_per_address(
+    def test_the_shard_learns_the_origin_as_numbers(
         self, start_gate: Callable[..., Gate], start_shard: Callable[..., Shard]
     ) -> None:
         shard = start_shard()
-        gate = start_gate(limits__registrations_per_minute_per_ip=2)
-        for expected in (True, True, False):
-            client = gate.client('imaps')
+        shared = mmap(-1, SIZE)
+        gate = start_gate({'shared': shared})
+        for service in ('imaps', 'imaps'):
+            client = gate.client(service)
             client.line()
             client.send(b'a LOGIN alice@chat.example new\r\n')
             assert client.line() == b'a OK Logged in'
-            assert shard.frame()['register'] is expected
-        assert until(lambda: gate.counts['registrations'] == 3)
+            assert shard.frame()['origin'] == list(origin('127.0.0.1', hash_key(shared)))
+        assert until(lambda: gate.counts['registrations'] == 2)
 
     def test_settings_apply_live(
         self, start_gate: Callable[..., Gate], start_shard: Callable[..., Shard]

@@ -61,6 +61,48 @@ def test_login_of_the_same_day_writes_nothing(store):
     assert store.account_by_id(account.id).last_login_day == 86400
 
 
+def test_the_first_login_is_kept(store):
+    account = store.create_account('a@localhost', '', 0)
+    assert account.first_login_day == 0
+    store.record_login(account.id, 86400)
+    store.record_login(account.id, 3 * 86400)
+    store.barrier()
+    again = store.account('a@localhost')
+    assert (again.first_login_day, again.last_login_day) == (86400, 3 * 86400)
+
+
+def test_accounts_made_together_leave_alone_what_is_there(place: Place):
+    store = place.store
+    old = store.create_account('a@localhost', 'old', 0)
+    made = store.create_accounts(
+        [('a@localhost', 'x'), ('b@localhost', 'y'), ('b@localhost', 'z')], 86400
+    )
+    assert made == [False, True, False]
+    store = place.reopen()
+    assert store.account('a@localhost') == old
+    assert store.account('b@localhost').password == 'y'
+    assert store.account_count() == 2
+    assert [box.name for box in store.mailboxes(store.account('b@localhost').id)] == ['INBOX']
+
+
+def test_a_verifier_is_replaced_only_while_it_is_the_old_one(store):
+    account = store.create_account('a@localhost', 'old', 0)
+    assert not store.replace_password(account.id, 'other', 'new')
+    assert store.replace_password(account.id, 'old', 'new')
+    assert not store.replace_password(account.id, 'old', 'newer')
+    assert store.account('a@localhost').password == 'new'
+    assert not store.replace_password(77, 'old', 'new')
+
+
+def test_an_account_that_was_used_is_not_deleted_as_unused(store):
+    used, unused = store.create_account('a@localhost', '', 0), store.create_account('b@l', '', 0)
+    store.record_login(used.id, 86400)
+    assert not store.delete_account(used.id, unused_only=True)
+    assert store.delete_account(unused.id, unused_only=True)
+    assert store.account_count() == 1
+    assert store.delete_account(used.id)
+
+
 def test_changing_a_missing_account_is_an_error(store):
     with pytest.raises(KeyError):
         store.set_password(9, 'x')
