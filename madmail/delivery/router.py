@@ -25,6 +25,7 @@ import gevent
 from madmail import log
 from madmail.delivery.destination import Parked
 from madmail.delivery.policy import Policy
+from madmail.delivery.traffic import Traffic
 from madmail.message.bounce import bounce
 from madmail.settings import Settings
 from madmail.smtp.reply import Fault, Reply
@@ -100,6 +101,7 @@ class Router:
         self._domain = domain
         self._announce = announce
         self._clock = clock
+        self.traffic = Traffic()
 
     def submit(self, sender: str, recipients: Sequence[str], body: Body) -> Reply:
         """Mail of a local account to anywhere; recipients as `Policy.recipient` spells them."""
@@ -113,6 +115,7 @@ class Router:
         failed = [*fate.failed, *((name, Outcome.UNKNOWN) for name in split.nowhere)]
         if failed and sender:
             self._bounce(sender, failed, body)
+        self.traffic.sent += 1
         return QUEUED
 
     def receive(
@@ -140,6 +143,7 @@ class Router:
             return TROUBLE
         if not fate.stored and any(outcome is Outcome.OVER_QUOTA for _, outcome in fate.failed):
             return FULL
+        self.traffic.received += 1
         return QUEUED
 
     # -- inside

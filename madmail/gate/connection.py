@@ -133,7 +133,10 @@ class Connection:
             self._writer.stop()
             self._writer.close()
             self._writer = None
-        pipe = Pipe(gate, self._peer, self._stream, self._reader, self._secure, stream, reader)
+        imap = self._service.protocol == 'imap'
+        pipe = Pipe(
+            gate, self._peer, imap, self._stream, self._reader, self._secure, stream, reader
+        )
         pipe.start(self._output, first)
 
     def refused(self, verdict: Verdict) -> None:

@@ -87,6 +87,7 @@ class Gate:
         'deadlines',
         'denial_time',
         'domain',
+        'imap',
         'loop',
         'peers',
         'scratch',
@@ -112,6 +113,8 @@ class Gate:
         self.domain = mail_domain(str(settings['domain']))
         self.peers = peers
         self.counts = Counts()
+        # Open IMAP pipes by peer number, see `peers`.
+        self.imap: dict[int, int] = {}
         self.deadlines = Deadlines(loop, self.crashed)
         self.turns = Turns(loop, self.crashed)
         # PERF: everything is read into this one buffer and sent from it; a

@@ -42,6 +42,7 @@ class Pipe:
         '_client_writer',
         '_ending',
         '_gate',
+        '_imap',
         '_peer',
         '_secure',
         '_shard',
@@ -56,6 +57,7 @@ class Pipe:
         self,
         gate: Gate,
         peer: int,
+        imap: bool,
         client: socket.socket,
         client_reader: Any,
         secure: bool,
@@ -65,6 +67,7 @@ class Pipe:
         """Takes over both sockets and their stopped read watchers."""
         self._gate = gate
         self._peer = peer
+        self._imap = imap
         self._client = client
         self._client_reader = client_reader
         self._client_writer: Any = None
@@ -79,7 +82,10 @@ class Pipe:
 
     def start(self, unsent: bytes | bytearray, first: memoryview) -> None:
         """Begin; `unsent` and then `first` go to the client before anything else."""
-        self._gate.counts.pipes += 1
+        gate = self._gate
+        gate.counts.pipes += 1
+        if self._imap:
+            gate.imap[self._peer] = gate.imap.get(self._peer, 0) + 1
         self._client_reader.start(self._client_readable)
         self._shard_reader.start(self._shard_readable)
         try:
@@ -316,3 +322,9 @@ class Pipe:
         gate.deadlines.remove(self)
         gate.peers.closed(self._peer)
         gate.counts.pipes -= 1
+        if self._imap:
+            left = gate.imap.get(self._peer, 0) - 1
+            if left > 0:
+                gate.imap[self._peer] = left
+            else:
+                gate.imap.pop(self._peer, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from array import array
 from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
@@ -143,9 +144,19 @@ class GateRole:
                 item.retire()
             gevent.sleep(0.1)
 
-    def statistics(self) -> dict[str, int]:
-        """Counts since the process began; `pipes` and `before_login` are what is open now."""
-        return {**self.gate.counts.as_dict(), 'before_login': len(self.gate.deadlines)}
+    def statistics(self) -> dict[str, Any]:
+        """Counts since the process began; `pipes`, `imap` and `before_login` are what is open now.
+
+        `peers` are the numbers of those on IMAP, keyed hashes that mean nothing when
+        the relay has stopped; the master keeps of them how many there are.
+        """
+        gate = self.gate
+        return {
+            **gate.counts.as_dict(),
+            'before_login': len(gate.deadlines),
+            'imap': sum(gate.imap.values()),
+            'peers': array('Q', [peer & 2**64 - 1 for peer in gate.imap]).tobytes(),
+        }
 
     def reload(self) -> None:
         """Load the certificate anew, if it can be used; connections are not touched."""

@@ -279,6 +279,7 @@ class Arbiter:
                 one.boot_error = str(frame.get('reason', ''))
             elif kind == 'statistics':
                 one.statistics = frame.get('data') or {}
+                one.peers = one.statistics.pop('peers', b'')
                 one.statistics_number = int(frame.get('n', 0))
 
     def _retires_itself(self, one: Process) -> None:

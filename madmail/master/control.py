@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -177,12 +178,24 @@ def status(arbiter: Arbiter) -> dict[str, Any]:
             for name, address in arbiter.listeners.addresses()
         ],
         'children': sorted(children, key=lambda c: (str(c['kind']), c['generation'], c['index'])),
+        'imap_connections': sum(
+            (one.statistics or {}).get('imap', 0) for one in arbiter.processes.values()
+        ),
+        'imap_unique_ips': unique(one.peers for one in arbiter.processes.values()),
         'registered_users': sum(
             (one.statistics or {}).get('accounts', 0)
             for one in arbiter.processes.values()
             if not one.retiring
         ),
     }
+
+
+def unique(peers: Iterable[bytes]) -> int:
+    """How many different numbers of 8 octets there are."""
+    seen: set[int] = set()
+    for numbers in peers:
+        seen.update(memoryview(numbers).cast('Q'))
+    return len(seen)
 
 
 class NotRunning(Exception):

@@ -39,6 +39,7 @@ class Process:
         self.aborted = 0.0  # when it got SIGABRT
         self.boot_error = ''
         self.statistics: dict[str, Any] | None = None
+        self.peers = b''  # numbers of the peers on IMAP, 8 octets each; they go nowhere else
         self.statistics_number = 0
         self.closed = False
         stream.setblocking(False)

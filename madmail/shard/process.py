@@ -29,6 +29,7 @@ from madmail.account.shortage import Shortage
 from madmail.delivery.federation import Federation
 from madmail.delivery.origin import Origins
 from madmail.delivery.router import Router
+from madmail.delivery.traffic import Ledger
 from madmail.imap.compress import Compressed
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
@@ -82,13 +83,13 @@ class Shard:
         live = LiveSettings(self.context.state_dir, settings)
         self.store: Store = open_store(self.directory, **room(settings))
         self.blocklist = Blocklist(self.context.state_dir)
-        self.accounts = Accounts(
         self.admission = Admission(
             settings,
             Shortage(self.context.state_dir, settings),
             Flood(self.context.shared or mmap(-1, flood.SIZE), self.context.index),
             self.store.account_count,
         )
+        self.accounts = Accounts(
             self.store,
             settings,
             load_secret(self.context.state_dir),
@@ -109,6 +110,7 @@ class Shard:
             federation=federation,
             announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
         )
+        self.ledger = Ledger(self.context.state_dir, self.router.traffic, self.offload)
         self.origin = Origins(settings, self.domain)
         self.upkeep = Caretaker(
             self.store,
@@ -127,6 +129,7 @@ class Shard:
             self._adopt(state, stream)
         self.sessions.start()
         self.upkeep.start()
+        self.ledger.start()
         self._accept_on(self.context.listeners['shard'])
 
     def check(self) -> bool:
@@ -154,6 +157,7 @@ class Shard:
         for wire in self.sessions:
             wire.close()
         self.sessions.stop()
+        self.ledger.stop()
         self.store.close()
         if bequest is not None:
             bequest.close()
@@ -163,6 +167,8 @@ class Shard:
             'accounts': self.store.account_count(),
             'connections': len(self.sessions),
             'sessions': self.sessions.logged_in,
+            'traffic': self.router.traffic.as_dict(),
+            'registrations_refused': dict(self.admission.refused),
         }
 
     # -- ShardServices
@@ -185,13 +191,13 @@ class Shard:
         for event in events:
             if isinstance(event, AccountGone):
                 self.sessions.dismiss(event.account_id)
+                self.admission.tell()
 
     def _accept_on(self, listeners: Sequence[socket.socket]) -> None:
         for listener in listeners:
             watcher = get_hub().loop.io(listener.fileno(), READ)
             watcher.start(self._accept, listener)
             self._watchers.append(watcher)
-                self.admission.tell()
 
     def _stop_accepting(self) -> None:
         for watcher in self._watchers:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -195,6 +195,22 @@ class Control:
                 ' (SELECT domain FROM peers ORDER BY last_seen DESC LIMIT ?)',
                 (limit,),
             )
+
+    # -- messages, see madmail.delivery.traffic
+
+    def traffic(self) -> dict[str, int]:
+        """How many, by kind."""
+        return dict(self._execute('SELECT name, count FROM traffic').fetchall())
+
+    def add_traffic(self, counts: Mapping[str, int]) -> None:
+        with self._connection:
+            self._execute('BEGIN IMMEDIATE')
+            for name, count in counts.items():
+                self._execute(
+                    'INSERT INTO traffic VALUES (?, ?)'
+                    ' ON CONFLICT DO UPDATE SET count = count + excluded.count',
+                    (name, count),
+                )
 
     # -- endpoints
 

@@ -175,6 +175,22 @@ CONTROL: Sequence[Migration] = (
             latency_ms INTEGER NOT NULL,
             last_seen INTEGER NOT NULL) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE registration_tokens (
+            token TEXT PRIMARY KEY,
+            max_uses INTEGER NOT NULL,
+            used INTEGER NOT NULL,
+            comment TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            expires INTEGER NOT NULL) WITHOUT ROWID""",
+        """CREATE TABLE reservations (
+            id INTEGER PRIMARY KEY,
+            token TEXT NOT NULL,
+            address TEXT NOT NULL,
+            until INTEGER NOT NULL)""",
+        'CREATE INDEX reservations_token ON reservations (token, until)',
+    ),
+    ('CREATE TABLE traffic (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID',),
 )
 
 
