@@ -14,6 +14,7 @@ from typing import NoReturn
 from madmail.admin.refused import Refused
 from madmail.cli import (
     accounts,
+    backup,
     blocklist,
     dkim,
     dns,
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         endpoints,
         dns,
         dkim,
+        backup,
         tasks,
         imap_acct,
         imap_mboxes,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,18 @@ class Identity(NamedTuple):
         os.initgroups(self.name, self.gid)
         os.setgid(self.gid)
         os.setuid(self.uid)
+
+    @contextmanager
+    def acting(self) -> Iterator[None]:
+        """Be this user for a while, in what concerns files."""
+        uid, gid = os.geteuid(), os.getegid()
+        os.setegid(self.gid)
+        os.seteuid(self.uid)
+        try:
+            yield
+        finally:
+            os.seteuid(uid)
+            os.setegid(gid)
 
     def give(self, path: Path) -> None:
         """Make the user the owner of `path`."""

@@ -99,7 +99,8 @@ class Database:
         # Body ids need only be new within this process: nobody remembers older ones.
         self._last_body: int = self._one(
             'SELECT max(coalesce((SELECT max(id) FROM bodies), 0),'
-            ' coalesce((SELECT max(highest) FROM spent), 0))'
+            ' coalesce((SELECT max(highest) FROM spent), 0),'
+            " coalesce((SELECT value FROM meta WHERE name = 'last_body'), 0))"
         )[0]
         self._account_count: int = self._one('SELECT count(*) FROM accounts')[0]
         self._graves = {row[0] for row in self._read('SELECT mailbox_id FROM graves')}
