@@ -56,7 +56,7 @@ class Relay(Protocol):
     def ask_master(self, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any]:
         """One request on the control socket (`madmail.master.control`); its data.
 
-        Refused: unavailable (it does not run or answer), failed (it says no).
+        Refused: unavailable (it does not run or answer), busy, failed (it says no).
         """
 
     def address(self, text: str) -> str:

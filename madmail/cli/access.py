@@ -178,7 +178,7 @@ class Access:
         except control.NotRunning as error:
             raise Refused('unavailable', str(error)) from None
         except control.Refused as error:
-            raise Refused('failed', str(error)) from None
+            raise Refused('busy' if error.busy else 'failed', str(error)) from None
         except OSError:
             raise Refused('unavailable', 'the relay does not answer') from None
 

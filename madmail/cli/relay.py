@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import ssl
 import sys
 from pathlib import Path
@@ -75,7 +76,12 @@ def run(invocation: Invocation) -> Result:
     def ready(arbiter: Arbiter) -> None:
         announce(arbiter, as_json=invocation.json)
 
-    code = Arbiter(settings, relay(), invocation.load, ready).run()
+    arbiter = Arbiter(settings, relay(), invocation.load, ready)
+    code = arbiter.run()
+    if arbiter.restarting:
+        sys.stdout.flush()
+        # The same process in the eyes of whoever supervises it.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     if code:
         raise Stop(code, 'the relay ended')
     return Result()

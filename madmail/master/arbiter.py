@@ -554,6 +554,7 @@ class Arbiter:
             self._control.reloaded()
 
     reload_error = ''
+    restarting = False  # whoever runs us is to begin again after the stop
 
     def reload_refused(self, reason: str) -> None:
         """Everything stays as it was."""

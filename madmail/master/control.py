@@ -1,8 +1,10 @@
 """The control socket `run/control.sock`: how the command line speaks to a running relay.
 
 One framed request a connection, one framed answer `{ok, data}` or `{ok,
-error}`: `status`, `reload` (answered when it is done or refused), `stop` (the
-connection ends when the relay has), `publish` (an event for all children).
+error}`: `status`, `reload` (answered when it is done or refused; with `wait`
+false at once, with `alone` refused when another one waits already), `stop` (the
+connection ends when the relay has), `restart` (stop, and begin again under the
+same process id), `publish` (an event for all children).
 """
 
 from __future__ import annotations
@@ -118,11 +120,22 @@ class ControlServer:
             client.deadline = time.monotonic() + STATISTICS_TIME
             client.command = 'status'
         elif command == 'reload':
-            client.command = 'reload'
+            if request.get('alone') and self._arbiter.reload_wanted:
+                error = 'another reload is waiting already'
+                self._answer(client, {'ok': False, 'error': error, 'busy': True})
+                return
             self._arbiter.reload_wanted = True
+            if request.get('wait', True):
+                client.command = 'reload'
+            else:
+                self._answer(client, {'ok': True, 'data': {'reloaded': False}})
         elif command == 'stop':
             client.command = 'stop'
             self._arbiter.stop(at_once=bool(request.get('at_once')))
+        elif command == 'restart':
+            self._arbiter.restarting = True
+            self._arbiter.stop()
+            self._answer(client, {'ok': True, 'data': {'restarting': True}})
         elif command == 'publish':
             self._arbiter.publish(request)
             self._answer(client, {'ok': True, 'data': {}})
@@ -205,6 +218,10 @@ class NotRunning(Exception):
 class Refused(Exception):
     """The relay answered that it cannot; the text says why."""
 
+    def __init__(self, text: str, *, busy: bool = False) -> None:
+        super().__init__(text)
+        self.busy = busy  # with another of the same
+
 
 def ask(
     state_dir: Path, request: dict[str, Any], *, timeout: float | None = 30.0
@@ -227,6 +244,6 @@ def ask(
     if answer is None:
         return None
     if not answer.get('ok'):
-        raise Refused(str(answer.get('error')))
+        raise Refused(str(answer.get('error')), busy=bool(answer.get('busy')))
     data: dict[str, Any] = answer.get('data') or {}
     return data

@@ -15,12 +15,21 @@ from madmail.web.admin import (
     blocklist,
     endpoints,
     federation,
+    processes,
     sizes,
     upkeep,
 )
 from madmail.web.admin.answer import Handler
 
-FAMILIES: tuple[ModuleType, ...] = (accounts, blocklist, endpoints, federation, sizes, upkeep)
+FAMILIES: tuple[ModuleType, ...] = (
+    accounts,
+    blocklist,
+    endpoints,
+    federation,
+    processes,
+    sizes,
+    upkeep,
+)
 
 
 def resources(families: tuple[ModuleType, ...] = FAMILIES) -> dict[str, dict[str, Handler]]:
