@@ -15,6 +15,7 @@ import segno
 from madmail import __version__
 from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
+from madmail.admin import access_token
 from madmail.cli import dclogin
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
 from madmail.cli.result import Failure, Result, duration, table
@@ -145,6 +146,7 @@ def init(invocation: Invocation) -> Result:
         load_secret(state.path)
         Keys(state.path, mail_domain(settings['domain']), settings).refresh()
         Control(state.path).close()
+        access_token.load(state.path)
     finally:
         state.close()
     data = {
