@@ -124,10 +124,6 @@ class Policy:
         limit = self._settings['limits.max_recipients'] or RECIPIENTS_LIMIT
         return TOO_MANY_RECIPIENTS if recipients >= min(limit, RECIPIENTS_LIMIT) else None
 
-    def size(self, octets: int) -> Reply | None:
-        limit = self._settings['limits.max_message_size']
-        return TOO_BIG if limit and octets > limit else None
-
     def sending_rate(self, account: str, now: float) -> Reply | None:
         """Count one transaction of `account` at monotonic time `now`.
 

@@ -121,8 +121,7 @@ class ImapSession:
             if self.greeting:
                 # RFC 3501 6.2.3; the capabilities save the client a round trip.
                 self.wire.write(
-                    b'%s OK [CAPABILITY %s] Logged in\r\n'
-                    % (self.greeting, capabilities(self.shard))
+                    b'%s OK [CAPABILITY %s] Logged in\r\n' % (self.greeting, capabilities(self))
                 )
                 self.greeting = b''
             while not self._doomed and not self.wire.closing and self._step():

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
+from madmail.account.limits import message_size
 from madmail.message.inspection import Direction, Inspection, Rules
 from madmail.shard.wire import Gone, Idle, yield_to_others
 from madmail.smtp import grammar
@@ -116,13 +117,14 @@ class SmtpSession:
     ) -> None:
         self.wire = wire
         self.shard = shard
+        self._account_id = account.id if account is not None else 0
         self.dialogue = Dialogue(
             shard.router.policy,
             shard.hostname,
             account.address if account is not None else '',
             helo=state['helo'],
             tls=state['tls'],
-            size_limit=lambda: shard.settings['limits.max_message_size'],
+            size_limit=self._size_limit,
         )
         self._errors = 0
         self._reception: Incoming | None = None  # between two chunks of BDAT
@@ -255,7 +257,7 @@ class SmtpSession:
         own = dialogue.account
         rules = Rules(
             require_encryption=settings['policy.require_encryption'],
-            max_size=settings['limits.max_message_size'],
+            max_size=self._size_limit(),
             securejoin=settings['policy.securejoin_requests'],
             reports=settings['policy.inbound_reports'],
         )
@@ -292,7 +294,7 @@ class SmtpSession:
         decoder = reception.decoder
         assert isinstance(decoder, Chunks)
         decoder.expect(chunk.size)
-        if refusal := self.dialogue.policy.size(decoder.size):
+        if refusal := self.dialogue.too_big(decoder.size):
             # The announced size is enough to know.
             self._drop()
             self.dialogue.transaction = None
@@ -315,7 +317,7 @@ class SmtpSession:
     def _swallow(self, chunk: Chunk, refusal: Reply) -> bytes | None:
         """Read a chunk that nobody wants: it is on its way already."""
         wire = self.wire
-        limit = self.shard.settings['limits.max_message_size'] or chunk.size
+        limit = self._size_limit() or chunk.size
         if chunk.size > limit + SWALLOW:
             self._end(refusal)
             return None
@@ -329,13 +331,16 @@ class SmtpSession:
             if not self._more(None):
                 return None
 
+    def _size_limit(self) -> int:
+        return message_size(self.shard.settings, self.shard.store, self._account_id)
+
     def _more(self, reception: Incoming | None) -> bool:
         """Wait for more of a message; False when the session ends here."""
         wire = self.wire
         if wire.input:
             yield_to_others()  # only a part was taken, for the sake of the others
             return True
-        limit = self.shard.settings['limits.max_message_size']
+        limit = self._size_limit()
         if limit and reception is not None and reception.seen > 2 * limit + SWALLOW:
             self._end(reception.refusal or TROUBLE)
             return False

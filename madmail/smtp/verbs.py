@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from madmail.delivery.policy import Policy
+from madmail.delivery.policy import TOO_BIG, Policy
 from madmail.smtp import grammar
 from madmail.smtp.grammar import Chunk
 from madmail.smtp.reply import Fault, Reply
@@ -110,7 +110,7 @@ class Dialogue:
         said = grammar.mail_from(argument)
         if isinstance(said, Reply):
             return said
-        if refusal := policy.size(said.size):
+        if refusal := self.too_big(said.size):
             return refusal
         if not self.account:
             if refusal := policy.inbound_sender(said.path):
@@ -166,6 +166,11 @@ class Dialogue:
         if refusal is None and self.transaction is not None:
             self.transaction.chunked = True
         return refusal
+
+    def too_big(self, octets: int) -> Reply | None:
+        """Why a message of so many octets is not taken."""
+        limit = self.size_limit()
+        return TOO_BIG if limit and octets > limit else None
 
     def _may_begin(self) -> Reply | None:
         if self.transaction is None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from madmail.store.interface import Body, OutboxEntry, Outcome, StoreFull
+from madmail.store.interface import Account, Body, OutboxEntry, Outcome, StoreFull
 
 
 class MemoryStore:
@@ -17,6 +17,10 @@ class MemoryStore:
         self.seen: dict[bytes, list[Outcome]] = {}
         self.disk_full = False
         self.transactions = 0
+        self.account: Account | None = None  # the one that is logged in, if that matters
+
+    def account_by_id(self, account_id: int) -> Account | None:
+        return self.account
 
     def deliver(
         self,

@@ -626,3 +626,31 @@ def _account(address: str):
     from madmail.store.interface import Account
 
     return Account(1, address, '', 0, 0, -1)
+
+
+# -- an account's own limit of size
+
+
+def test_an_account_with_a_limit_of_its_own_is_held_to_it(
+    shard: TestingShard, store: MemoryStore
+) -> None:
+    one = client(shard)
+    store.account = ACCOUNT._replace(message_size=5000)  # set while the session lives
+    assert '250-SIZE 5000\n' in one.send('EHLO [127.0.0.1]\r\n')
+    assert one.codes(f'MAIL FROM:<{ALICE}> SIZE=5001\r\n') == [552]
+    assert one.codes(f'MAIL FROM:<{ALICE}> SIZE=5000\r\nRSET\r\n') == [250, 250]
+    large = MESSAGE + b'x' * 70 + b'\r\n'
+    large += (b'x' * 70 + b'\r\n') * (5000 // 72)
+    assert one.mail(BOB, data=large).startswith('552 5.3.4')
+    assert one.codes(f'{BEGIN}BDAT 5001 LAST\r\n', b'x' * 5001)[-1] == 552
+    assert store.boxes[BOB] == []
+    store.account = ACCOUNT
+    assert '250-SIZE 31457280\n' in one.send('EHLO [127.0.0.1]\r\n')
+
+
+def test_an_account_cannot_have_more_than_the_relay_takes(
+    shard: TestingShard, store: MemoryStore
+) -> None:
+    store.account = ACCOUNT._replace(message_size=10**9)
+    assert '250-SIZE 9000\n' in client(shard, limits__max_message_size=9000).send('EHLO x.y\r\n')
+    assert '250-SIZE 1000000000\n' in client(shard, limits__max_message_size=0).send('EHLO x.y\r\n')

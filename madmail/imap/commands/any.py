@@ -28,7 +28,7 @@ IDENTITY = (('name', 'IMAP server'),)
 
 @command('CAPABILITY')
 def capability_(session: ImapSession, command: Command) -> bytes:
-    session.wire.write(b'* CAPABILITY %s\r\n' % capabilities(session.shard))
+    session.wire.write(b'* CAPABILITY %s\r\n' % capabilities(session))
     return b'OK Capability completed'
 
 

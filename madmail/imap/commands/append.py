@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from madmail.account.limits import message_size
 from madmail.imap import grammar, responses, url
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.framing import HOPELESS
@@ -62,8 +63,14 @@ MAX_MESSAGES = 64  # in one command
 THREAD_SIZE = 256 * 1024  # octets above which a message is parsed in a thread
 
 
-def _limit_word(shard: Any) -> str:
-    limit = shard.settings['limits.max_message_size']
+def size_limit(session: ImapSession) -> int:
+    """Octets of the largest message that may be appended; 0 = no limit."""
+    shard = session.shard
+    return message_size(shard.settings, shard.store, session.account.id)
+
+
+def _limit_word(session: ImapSession) -> str:
+    limit = size_limit(session)
     return f'APPENDLIMIT={limit}' if limit else 'APPENDLIMIT'  # RFC 7889
 
 
@@ -380,7 +387,7 @@ class _Draft:
         self.size = 0
         self._session = session
         self._spools = spools
-        self._limit = settings['limits.max_message_size']
+        self._limit = size_limit(session)
         self._rules = Rules(
             require_encryption=settings['policy.require_encryption'],
             max_size=self._limit,

@@ -10,12 +10,11 @@ from madmail.imap.syntax import Bad, Command, Compress
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
-    from madmail.shard.services import ShardServices
     from madmail.shard.wire import Wire
 
 
-def _offered(shard: ShardServices) -> str:
-    return 'COMPRESS=DEFLATE' if shard.settings['imap.compress'] else ''
+def _offered(session: ImapSession) -> str:
+    return 'COMPRESS=DEFLATE' if session.shard.settings['imap.compress'] else ''
 
 
 capability(_offered)
@@ -27,7 +26,7 @@ def compress(session: ImapSession, command: Command) -> bytes | None:
     assert isinstance(arguments, Compress)
     if isinstance(session.wire, Compressed):
         return b'NO [COMPRESSIONACTIVE] Compression is active already'
-    if arguments.mechanism.upper() != 'DEFLATE' or not _offered(session.shard):
+    if arguments.mechanism.upper() != 'DEFLATE' or not _offered(session):
         raise Bad('Unknown compression mechanism')
     # RFC 4978 section 3: what follows the CRLF of this line is compressed, both ways.
     wire = cast('Wire', session.wire)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from madmail.imap import object_id, responses
+from madmail.imap.commands.append import size_limit
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.mailbox_name import DELIMITER, Pattern
 from madmail.imap.syntax import MAX_NUMBER, Bad, Command, List, Lsub, Status
@@ -158,8 +159,7 @@ def _item(session: ImapSession, row: Mailbox, name: str) -> int | str:
     if name == 'SIZE':
         return row.size  # RFC 8438
     if name == 'APPENDLIMIT':
-        limit: int = session.shard.settings['limits.max_message_size']
-        return limit or MAX_NUMBER
+        return size_limit(session) or MAX_NUMBER
     if name == 'DELETED':
         return session.shard.store.deleted(row.id)[0]
     if name == 'DELETED-STORAGE':

@@ -14,12 +14,11 @@ from madmail.imap.syntax import Command
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
-    from madmail.shard.services import ShardServices
 
 # Gives the status line behind the tag, b'OK …', b'NO …'; None if it wrote that line itself.
 # Raises syntax.Bad to refuse.
 Handler = Callable[['ImapSession', Command], 'bytes | None']
-Word = str | Callable[['ShardServices'], str]
+Word = str | Callable[['ImapSession'], str]
 
 
 class Tell(IntFlag):
@@ -65,7 +64,8 @@ def command(
 
 
 def capability(*words: Word) -> None:
-    """Announce the words after login; a function gives a word that depends on settings, or ''."""
+    """Announce the words after login; a function gives a word that depends on settings or on
+    the account, or ''."""
     _words.extend(words)
 
 
@@ -74,9 +74,9 @@ def enables(*words: str) -> None:
     ENABLES.update((word.upper(), word) for word in words)
 
 
-def capabilities(shard: ShardServices) -> bytes:
+def capabilities(session: ImapSession) -> bytes:
     """The list as it stands in CAPABILITY responses and codes (RFC 3501 7.2.1)."""
-    words = [word if isinstance(word, str) else word(shard) for word in _words]
+    words = [word if isinstance(word, str) else word(session) for word in _words]
     return ' '.join(filter(None, words)).encode('ascii')
 
 
