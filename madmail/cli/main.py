@@ -14,6 +14,7 @@ from typing import NoReturn
 from madmail.admin.refused import Refused
 from madmail.cli import (
     accounts,
+    admin_token,
     backup,
     blocklist,
     dkim,
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     for family in (
         relay,
+        admin_token,
         accounts,
         blocklist,
         federation,
