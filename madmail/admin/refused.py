@@ -28,6 +28,8 @@ _SHARD: dict[str, tuple[Word, str]] = {
     ),
     'password': ('invalid', 'the password is too short or too long'),
     'full': ('unavailable', 'the disk or database is full'),
+    'later': ('unavailable', 'too many accounts are being made; try again later'),
+    'short': ('unavailable', 'the relay has no room for new accounts at the moment'),
     'busy': ('busy', 'too much work is waiting already; try again later'),
     'no-job': ('missing', 'that work is not known any more, the relay may have been restarted'),
     'no-task': ('missing', 'there is no such task'),

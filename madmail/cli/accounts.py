@@ -8,7 +8,7 @@ from typing import Any
 
 from madmail.admin import blocklist
 from madmail.admin.refused import Refused
-from madmail.cli import dclogin
+from madmail.account import dclogin
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, size, table

@@ -27,6 +27,7 @@ class Brief:
     listeners: tuple[int, ...]  # descriptors
     probe: int
     counters: int
+    peer_key: bytes  # of the hashes of addresses, see account.flood
     pem: bytes  # certificate and key, where only root may read their files; else b''
 
     def store(self) -> int:

@@ -25,6 +25,7 @@ from gevent import socket as green
 
 import madmail
 from madmail import log
+from madmail.account import flood
 from madmail.shard.address import bind, connect
 from madmail.web.brief import VARIABLE, Brief
 from madmail.web.counters import Counters, create
@@ -79,6 +80,7 @@ class WebRole:
                 listeners=descriptors,
                 probe=probe.fileno(),
                 counters=self._memory,
+                peer_key=flood.hash_key(context.shared) if context.shared else b'',
                 pem=getattr(context.shared_tls, 'pem', b''),
             ).store()
             self._spawn(brief, (*descriptors, probe.fileno(), self._memory, brief))

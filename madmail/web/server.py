@@ -76,6 +76,7 @@ class Server(BaseApplication):
             shards=brief.shards,
             slot=brief.slot,
             counters=Counters(brief.counters, self.row),
+            peer_key=brief.peer_key,
             origin=Origins(self.settings, mail_domain(self.settings['domain'])),
         )
         return build(self.services)

@@ -7,11 +7,13 @@ anew when somebody has changed them.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from madmail.account import flood
 from madmail.account.address import mail_domain
 from madmail.account.placement import shard_of
 from madmail.account.rates import Gcra
@@ -47,6 +49,7 @@ class Services:
         shards: int,
         slot: int = 0,
         counters: Counters | None = None,
+        peer_key: bytes = b'',
         origin: Callable[[], Origin] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -66,6 +69,7 @@ class Services:
         self._live = LiveSettings(state_dir, settings)
         self._changes = self._control.changes()
         self._rates: dict[str, Gcra] = {}
+        self._peer_key = peer_key or os.urandom(flood.KEY_SIZE)
 
     def refresh(self) -> None:
         """Take over what was changed in the control database."""
@@ -74,6 +78,13 @@ class Services:
             self._changes = changes
             self._live.reload()
             self.federation.reload()
+
+    def guest(self, host: str) -> flood.Origin:
+        """Where somebody who wants an account is, as the shards count it; () without an address."""
+        try:
+            return flood.origin(host, self._peer_key)
+        except OSError:
+            return ()
 
     def rate(self, name: str, peer: str) -> float:
         """Count one event of `peer` under the limit `name` (a minute); seconds to wait, or 0."""

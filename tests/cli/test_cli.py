@@ -15,7 +15,7 @@ import pytest
 
 from madmail import __version__
 from madmail.account.address import mail_domain
-from madmail.cli import dclogin
+from madmail.account import dclogin
 from madmail.cli.main import main
 from madmail.cli.result import duration, size, table
 from madmail.settings import Address, Settings, load

@@ -11,18 +11,25 @@ from urllib.parse import quote
 from madmail.account.address import mail_domain
 from madmail.settings import Address, Settings
 
-NAME_LENGTH = 9
-PASSWORD_LENGTH = 24
 _NAME = string.ascii_lowercase + string.digits
 _PASSWORD = string.ascii_letters + string.digits
 
 
-def random_name() -> str:
-    return ''.join(secrets.choice(_NAME) for _ in range(NAME_LENGTH))
+def random_name(settings: Settings) -> str:
+    """A user name such as this relay allows."""
+    length = min(
+        max(settings['accounts.generated_name_length'], settings['accounts.username_min_length']),
+        settings['accounts.username_max_length'],
+    )
+    return ''.join(secrets.choice(_NAME) for _ in range(length))
 
 
-def random_password() -> str:
-    return ''.join(secrets.choice(_PASSWORD) for _ in range(PASSWORD_LENGTH))
+def random_password(settings: Settings) -> str:
+    """One that is never typed, see `password.strong`."""
+    length = max(
+        settings['accounts.generated_password_length'], settings['accounts.password_min_length']
+    )
+    return ''.join(secrets.choice(_PASSWORD) for _ in range(length))
 
 
 def link(
@@ -76,6 +83,6 @@ def fresh(
     settings: Settings, bound: Sequence[tuple[str, Address]] | None = None
 ) -> tuple[str, str, str]:
     """A random address and password, which become an account at first login, and their link."""
-    address = f'{random_name()}@{mail_domain(settings["domain"])}'
-    password = random_password()
+    address = f'{random_name(settings)}@{mail_domain(settings["domain"])}'
+    password = random_password(settings)
     return address, password, link(settings, address, password, bound)
