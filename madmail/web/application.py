@@ -7,6 +7,7 @@ from typing import Any
 import falcon
 
 from madmail import log
+from madmail.admin.relay import Relay
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
@@ -45,15 +46,15 @@ class Mounts:
             request.path = ADMIN
 
 
-def build(services: Services) -> falcon.App:
-    """The WSGI application."""
+def build(services: Services, relay: Relay | None = None) -> falcon.App:
+    """The WSGI application; `relay` is what administration works on, None = this one."""
     app = falcon.App(media_type=falcon.MEDIA_TEXT, middleware=[Mounts(services)])
     app.req_options.strip_url_path_trailing_slash = True
     app.set_error_serializer(_say)
     app.add_error_handler(Exception, _failed)
     app.add_route(ALIVE, Alive())
     app.add_route('/mxdeliv', MxDeliv(services))
-    admin = AdminApi(services)
+    admin = AdminApi(services, relay)
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
     return app

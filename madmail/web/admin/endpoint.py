@@ -34,6 +34,7 @@ import falcon
 
 from madmail import log
 from madmail.admin.refused import Refused
+from madmail.admin.relay import Relay
 from madmail.web.access import WebAccess
 from madmail.web.admin import envelope, registry
 from madmail.web.admin.answer import STATUS
@@ -65,9 +66,9 @@ class Stopped(Exception):
 class AdminApi:
     """The resource at `admin.path`."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, relay: Relay | None = None) -> None:
         self._services = services
-        self._relay = WebAccess(services)
+        self._relay: Relay = relay or WebAccess(services)
         self._resources = registry.resources()
 
     def on_options(self, request: falcon.Request, response: falcon.Response) -> None:
