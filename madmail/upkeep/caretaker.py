@@ -151,16 +151,18 @@ class Caretaker:
         now, store, settings = int(self._now()), self._store, self._settings
         if task.name == 'prune-old-messages':
             large = 0 if age else settings['retention.large']
-            if large:
+            age = age or settings['retention.messages']
+            if large and (large < age or not age):
                 removal.old_messages(
                     store,
                     job,
                     now - large,
                     now,
+                    since=max(removal.EPOCH, now - age) if age else removal.EPOCH,
                     larger_than=settings['retention.large_size'],
                     dry_run=dry_run,
                 )
-            if age := age or settings['retention.messages']:
+            if age:
                 removal.old_messages(store, job, now - age, now, dry_run=dry_run)
         elif task.name == 'purge-seen':
             if age := age or settings['retention.read']:

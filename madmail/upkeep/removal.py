@@ -21,14 +21,21 @@ ENTRIES = 200  # of the outbox
 
 
 def old_messages(
-    store: Store, job: Job, before: int, now: int, *, larger_than: int = 0, dry_run: bool = False
+    store: Store,
+    job: Job,
+    before: int,
+    now: int,
+    *,
+    since: int = EPOCH,
+    larger_than: int = 0,
+    dry_run: bool = False,
 ) -> None:
-    """What has an internal date before `before`; with `larger_than`, only above so many bytes."""
+    """What is dated from `since` and before `before`; with `larger_than`, above so many bytes."""
     if dry_run:
-        job.step(store.overdue(before, larger_than=larger_than, since=EPOCH))
+        job.step(store.overdue(before, larger_than=larger_than, since=since))
         return
     while True:
-        count = store.expire(before, BULK, larger_than, since=EPOCH)
+        count = store.expire(before, BULK, larger_than, since=since)
         job.step(count)
         if count < BULK:
             break
