@@ -26,7 +26,8 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from madmail.shard.wire import CORK_LIMIT, INPUT_LIMIT, yield_to_others
+from madmail.shard.turns import yield_to_others
+from madmail.shard.wire import CORK_LIMIT, INPUT_LIMIT
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession

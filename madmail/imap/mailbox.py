@@ -25,7 +25,7 @@ import gevent
 
 from madmail.imap.subscribers import Subscribers
 from madmail.imap.view import View, Watcher
-from madmail.shard.wire import yield_to_others
+from madmail.shard.turns import yield_to_others
 from madmail.store.interface import (
     AccountGone,
     Appended,

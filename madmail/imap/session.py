@@ -39,7 +39,8 @@ from madmail.imap.syntax import (
 )
 from madmail.imap.view import View
 from madmail.shard.services import ShardServices
-from madmail.shard.wire import CORK_LIMIT, Gone, Stream, yield_to_others
+from madmail.shard.turns import share, yield_to_others
+from madmail.shard.wire import CORK_LIMIT, Gone, Stream
 from madmail.store.interface import (
     Account,
     MailboxExists,
@@ -48,9 +49,6 @@ from madmail.store.interface import (
     StoreFull,
 )
 
-# PERF: a delivery needs three turns of the loop, so a session that floods commands
-# costs others three of these; a turn takes 20 us (benchmarks/slow.py).
-TURN = 0.001  # seconds of work before others get the loop
 MAX_BADS = 10  # in a row, then the connection is closed
 PROGRESS = 10.0  # seconds between two signs of life of a long command (RFC 9585 3)
 AWAIT = 0.002  # seconds between two looks whether a response is complete
@@ -201,7 +199,7 @@ class ImapSession:
     def pause(self) -> None:
         """Let others run if this greenlet has worked for long; at any point of a command."""
         now = time.monotonic()
-        if now - self._turn > TURN:
+        if now - self._turn > share():
             yield_to_others()
             self._turn = time.monotonic()
 

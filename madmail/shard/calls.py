@@ -24,7 +24,8 @@ from gevent.event import AsyncResult
 
 from madmail.bus.frame import Unframer, pack, receive, send
 from madmail.shard.address import connect, shard_name
-from madmail.shard.wire import Wire, runners
+from madmail.shard.turns import runners
+from madmail.shard.wire import Wire
 from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body, Outcome
 from madmail.store.spool import FileBody, MemoryBody

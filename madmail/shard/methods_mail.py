@@ -20,7 +20,7 @@ from madmail.imap.syntax import Bad, SequenceSet
 from madmail.imap.tokens import sequence_set
 from madmail.message import header
 from madmail.shard.calls import CallRefused, body_from
-from madmail.shard.wire import yield_to_others
+from madmail.shard.turns import yield_to_others
 from madmail.store.interface import Account, Flag, FlagUpdate, Mailbox, Message, NewMessage
 
 if TYPE_CHECKING:

@@ -12,13 +12,10 @@ import socket
 import time
 from collections.abc import Callable
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
 
 from gevent import get_hub, getcurrent
-from gevent.hub import Waiter
-from greenlet import greenlet
 
-from madmail import log
+from madmail.shard.turns import runners
 
 READ = 1  # libev's EV_READ and EV_WRITE
 WRITE = 2
@@ -27,9 +24,6 @@ INPUT_LIMIT = 256 * 1024  # octets kept unread before reading stops
 CORK_LIMIT = 64 * 1024  # octets corked before they are sent anyway
 OUTPUT_LIMIT = 256 * 1024  # octets unsent above which `drain` blocks
 STALL = 120.0  # seconds a peer may leave us unable to send
-SPARE_RUNNERS = 32  # greenlets kept for the next input
-
-_log = log.get('shard')
 
 
 class Gone(Exception):
@@ -68,61 +62,6 @@ class Stream(Protocol):
 
 
 Crashed = Callable[[BaseException], None]
-Task = tuple[Callable[..., object], tuple[object, ...]]
-
-
-class Runners:
-    """The greenlets of one loop in which sessions run; a few wait for the next one.
-
-    PERF: a fresh greenlet costs 12 us, most of it mapping and unmapping its 16 KiB
-    of Python stack; one that waits costs 1 us, without a turn of the loop.  NOOP
-    took 56 us of the shard's CPU before and 40 after.
-    """
-
-    __slots__ = ('_callback', '_hub', '_spare')
-
-    def __init__(self) -> None:
-        self._hub = get_hub()
-        self._callback = self._hub.loop.run_callback
-        self._spare: list[greenlet] = []
-
-    def start(self, function: Callable[..., object], *arguments: object) -> None:
-        """Call in a greenlet of its own, from a loop callback at once."""
-        if getcurrent() is self._hub:
-            self._switch((function, arguments))
-        else:
-            self._callback(self._switch, (function, arguments))
-
-    def _switch(self, task: Task) -> None:
-        runner = self._spare.pop() if self._spare else greenlet(self._serve, self._hub)
-        runner.switch(task)
-
-    def _serve(self, task: Task) -> None:
-        """One greenlet's life."""
-        spare, switch, runner = self._spare, self._hub.switch, getcurrent()
-        while True:
-            function, arguments = task
-            try:
-                function(*arguments)
-            except Exception as error:
-                _log.exception('runner failed', error)
-            del task, function, arguments  # a runner that waits keeps nothing alive
-            if len(spare) >= SPARE_RUNNERS:
-                return
-            spare.append(runner)
-            task = switch()
-
-
-_runners: WeakKeyDictionary[Any, Runners] = WeakKeyDictionary()  # by hub
-
-
-def runners() -> Runners:
-    """Those of this thread's loop."""
-    hub = get_hub()
-    found = _runners.get(hub)
-    if found is None:
-        found = _runners[hub] = Runners()
-    return found
 
 
 class Wire:
@@ -482,22 +421,3 @@ class Wire:
                 self._crashed(error)
         if self.on_end is not None:
             self.on_end(self)
-
-
-def yield_to_others() -> None:
-    """Let the loop serve everybody else before going on.
-
-    PERF: gevent.sleep(0) would not do: the loop runs 50 callbacks before it looks
-    at its sockets again, so a greenlet that yields every 5 ms holds it for 250 ms.
-    A wake-up through the loop's event descriptor takes 3 µs and one whole turn.
-    """
-    hub = get_hub()
-    waiter = Waiter(hub)
-    watcher = hub.loop.async_()
-    watcher.start(waiter.switch, None)
-    watcher.send()
-    try:
-        waiter.get()
-    finally:
-        watcher.stop()
-        watcher.close()

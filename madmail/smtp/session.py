@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from madmail import log
 from madmail.account.limits import message_size
 from madmail.message.inspection import Direction, Inspection, Rules
-from madmail.shard.wire import Gone, Idle, yield_to_others
+from madmail.shard.turns import share, yield_to_others
+from madmail.shard.wire import Gone, Idle
 from madmail.smtp import grammar
 from madmail.smtp.data import Chunks, Dots
 from madmail.smtp.grammar import Chunk
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from madmail.store.spool import Spool
 
 ERROR_LIMIT = 20  # mistakes of the peer a session
-TURN = 0.001  # seconds of work before others get the loop
 SWALLOW = 1 << 20  # octets read beyond the size limit only to say that it was too much
 
 IDLE = Reply(421, '4.4.2', 'Idle too long', 'idle', Fault.PEER)
@@ -195,7 +195,7 @@ class SmtpSession:
             if self._retiring:
                 self._end(SHUTDOWN)
                 return
-            if time.monotonic() - turn > TURN:
+            if time.monotonic() - turn > share():
                 # A peer that writes and never reads stops here; others go on.
                 wire.drain()
                 yield_to_others()

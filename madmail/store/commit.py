@@ -56,7 +56,7 @@ T = TypeVar('T')
 
 BUDGET = 0.005  # seconds of loop time a group may take before it is committed
 TURN = 0.002  # seconds a long job may go on before the loop gets its next turn
-SWITCH = 0.0003  # seconds until a thread demands the GIL; well below a session's turn
+SWITCH = 0.0001  # seconds until a thread demands the GIL; less than a session works at a time
 
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
 _log = log.get('store')

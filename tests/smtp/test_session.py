@@ -138,7 +138,7 @@ def test_retirement_says_421(shard: TestingShard) -> None:
 def test_a_flood_of_commands_is_drained_in_turns(
     shard: TestingShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr('madmail.smtp.session.TURN', 0.0)  # each command takes longer
+    monkeypatch.setattr('madmail.smtp.session.share', lambda: 0.0)  # each command takes longer
     peer = Client(shard)
     peer.send('NOOP\r\n' * 1000)
     assert peer.wire.drains >= 500
