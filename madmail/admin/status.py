@@ -111,6 +111,11 @@ def databases(state_dir: Path) -> int:
     return total
 
 
+def tokens(relay: Relay) -> int:
+    """Registration tokens, whether they still make accounts or not."""
+    return len(relay.control.tokens())
+
+
 def version() -> str:
     return __version__
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from madmail.admin import accounts
+from madmail.admin import accounts, registration, transfer
+from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.web.admin import fields
 from madmail.web.admin.answer import Answer, Handler
 
 REASON = 'deleted via admin panel'
+ALL_REASON = 'bulk delete via admin'
 
 
 def get(relay: Relay, body: dict[str, Any]) -> Answer:
@@ -30,8 +32,8 @@ def get(relay: Relay, body: dict[str, Any]) -> Answer:
 
 
 def post(relay: Relay, body: dict[str, Any]) -> Answer:
-    """Make an account with a random name: 201 `{"email", "password"}`."""
-    return Answer(201, accounts.create_random(relay))
+    """Make an account with a random name: 201 `{"email", "password", "dclogin_url"}`."""
+    return Answer(201, registration.create_account(relay, operator=True))
 
 
 def delete(relay: Relay, body: dict[str, Any]) -> Answer:
@@ -41,6 +43,32 @@ def delete(relay: Relay, body: dict[str, Any]) -> Answer:
     return Answer(body={'deleted': address, 'blocked': address, 'reason': REASON})
 
 
+def patch(relay: Relay, body: dict[str, Any]) -> Answer:
+    """By `action`: `export`, `import`, `delete_all` or `set_password`.
+
+    `export` answers `{"users": [{"username", "hash"}], "total"}`, `import` takes `users`, a
+    list of `{"username", "hash" or "password"}`, and answers `{"imported", "skipped",
+    "errors"}`; what exists stays as it is.  `delete_all` answers `{"deleted"}` and blocks
+    the names.  `set_password` takes `username` and `password` and ends the sessions.
+    """
+    word = fields.action(body, 'export', 'import', 'delete_all', 'set_password')
+    if word == 'export':
+        if not relay.settings['accounts.export_by_api']:
+            raise Refused('forbidden', 'accounts.export_by_api is off')
+        users = list(transfer.export(relay))
+        return Answer(body={'users': users, 'total': len(users)})
+    if word == 'import':
+        return Answer(body=transfer.import_(relay, body.get('users')))
+    if word == 'delete_all':
+        return Answer(body={'deleted': accounts.delete_all(relay, ALL_REASON)})
+    address = relay.address(fields.text(body, 'username'))
+    password = body.get('password')
+    if not isinstance(password, str) or not password:
+        raise Refused('invalid', 'password is required')
+    accounts.set_password(relay, address, password.encode())
+    return Answer(body={'username': address})
+
+
 RESOURCES: dict[str, dict[str, Handler]] = {
-    '/admin/accounts': {'GET': get, 'POST': post, 'DELETE': delete},
+    '/admin/accounts': {'GET': get, 'POST': post, 'PATCH': patch, 'DELETE': delete},
 }

@@ -16,7 +16,9 @@ from madmail.web.admin import (
     endpoints,
     federation,
     processes,
+    registration,
     sizes,
+    status,
     upkeep,
 )
 from madmail.web.admin.answer import Handler
@@ -27,7 +29,9 @@ FAMILIES: tuple[ModuleType, ...] = (
     endpoints,
     federation,
     processes,
+    registration,
     sizes,
+    status,
     upkeep,
 )
 

@@ -137,7 +137,8 @@ class DoubleRelay:
 class Desk:
     """An operator with the token, and the app."""
 
-    def __init__(self, directory: Path, **options: Any) -> None:
+    def __init__(self, directory: Path, *, relay: Any = None, **options: Any) -> None:
+        """`relay` makes one of the settings, else it is a double."""
         directory.mkdir(parents=True, exist_ok=True)
         self.clock = [1000.0]
         self.settings = Settings.defaults({'domain': DOMAIN, 'state_dir': directory, **options})
@@ -145,7 +146,7 @@ class Desk:
         self.services = TestingServices(
             directory, self.settings, MemoryStore(), monotonic=lambda: self.clock[0]
         )
-        self.relay = DoubleRelay(directory, self.settings)
+        self.relay = relay(self.settings) if relay else DoubleRelay(directory, self.settings)
         self.client = falcon.testing.TestClient(build(self.services, self.relay))
 
     def post(
