@@ -34,6 +34,7 @@ PASSWORD_LIMIT = 1024  # octets
 SCRYPT = (12, 8, 1)  # log2 N, r, p: 4 MiB, about 10 ms
 SCRYPT_COST_LIMIT = 16  # of one that is imported: 64 MiB, 0.2 s
 STRONG_BITS = 80.0
+LOCKED = 'none'  # in place of a verifier: no password fits
 
 _CLASSES = (
     (re.compile(rb'[a-z]'), 26),

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
-import string
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from madmail.admin import blocklist
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 
-NAME_LENGTH = 12
-PASSWORD_LENGTH = 24
-TRIES = 5  # names drawn before we give up
 PAGE = 500
-
-_NAME = string.ascii_lowercase + string.digits
-_PASSWORD = string.ascii_letters + string.digits + '!#$()*+,-./:;<=>?@[]^_{|}~'
 
 
 def entries(relay: Relay) -> Iterator[dict[str, Any]]:
@@ -37,28 +30,22 @@ def entries(relay: Relay) -> Iterator[dict[str, Any]]:
                         'max_bytes': room['quota'],
                         'is_default_quota': not room['own'],
                         'created_at': account['created'],
-                        'first_login_at': account.get('first_login', account['created']),
+                        'first_login_at': account['first_login'],
                         'last_login_at': account['last_login'],
                     }
             after = page[-1]['address']
 
 
-def create_random(relay: Relay) -> dict[str, str]:
-    """`email` and `password` of a new account.  Refused: failed, unavailable."""
-    password = ''.join(secrets.choice(_PASSWORD) for _ in range(PASSWORD_LENGTH))
-    for _ in range(TRIES):
-        name = ''.join(secrets.choice(_NAME) for _ in range(NAME_LENGTH))
-        address = relay.address(name)
-        if relay.control.blocked(address) is not None:
-            continue
-        try:
-            relay.call(address, 'account_create', password=password.encode())
-        except Refused as refused:
-            if refused.word not in ('exists', 'invalid'):
-                raise
-        else:
-            return {'email': address, 'password': password}
-    raise Refused('failed', 'no free name was found')
+def create(relay: Relay, address: str, password: bytes) -> None:
+    """Refused: exists, forbidden (blocked), invalid (name or password)."""
+    if relay.control.blocked(address) is not None:
+        raise Refused('forbidden', 'the name is on the blocklist')
+    relay.call(address, 'account_create', password=password)
+
+
+def set_password(relay: Relay, address: str, password: bytes) -> None:
+    """Its sessions end.  Refused: missing, invalid."""
+    relay.call(address, 'account_password', password=password)
 
 
 def delete(relay: Relay, address: str, reason: str, *, block: bool = True) -> bool:
@@ -68,6 +55,28 @@ def delete(relay: Relay, address: str, reason: str, *, block: bool = True) -> bo
     """
     if block:
         blocklist.block(relay, address, reason)
+    return _deleted(relay, address)
+
+
+def delete_all(
+    relay: Relay, reason: str, progress: Callable[[int, int], None] = lambda done, total: None
+) -> int:
+    """Every account with all its mail; nobody gets the names again.  How many there were."""
+    deleted = 0
+    for shard in range(relay.shards):
+        while page := relay.call_shard(shard, 'account_list', limit=PAGE):
+            addresses = [one['address'] for one in page]
+            relay.control.block_all(addresses, reason, int(time.time()))
+            relay.publish('blocklist', {})
+            # This shard must know before the first is gone, or a client would make it anew.
+            relay.call(addresses[0], 'account_dismiss')
+            for address in addresses:
+                deleted += _deleted(relay, address)
+                progress(deleted, 0)
+    return deleted
+
+
+def _deleted(relay: Relay, address: str) -> bool:
     try:
         relay.call(address, 'account_delete')
     except Refused as refused:

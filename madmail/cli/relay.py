@@ -13,10 +13,10 @@ from typing import Any
 import segno
 
 from madmail import __version__
+from madmail.account import dclogin
 from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
 from madmail.admin import access_token
-from madmail.account import dclogin
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
 from madmail.cli.result import Failure, Result, duration, table
 from madmail.delivery.dkim import Keys

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from madmail.account import foreign, names, password
+from madmail.account import foreign, names
+from madmail.account import password as verifiers
 from madmail.account.address import split
 from madmail.account.registry import Made, today
 from madmail.shard.calls import CallRefused
@@ -41,6 +42,7 @@ class AccountMethods:
             'account_expire': self.account_expire,
             'account_logins': self.account_logins,
             'account_password': self.account_password,
+            'account_lock': self.account_lock,
             'account_dismiss': self.account_dismiss,
             'account_export': self.account_export,
             'account_import': self.account_import,
@@ -54,6 +56,7 @@ class AccountMethods:
                 'created': account.created_day,
                 'first_login': account.first_login_day,
                 'last_login': account.last_login_day,
+                'locked': account.password == verifiers.LOCKED,
             }
             for account in self._shard.store.accounts(after, min(limit, PAGE))
         ]
@@ -66,6 +69,7 @@ class AccountMethods:
             'created': account.created_day,
             'first_login': account.first_login_day,
             'last_login': account.last_login_day,
+            'locked': account.password == verifiers.LOCKED,
             'quota': self._shard.settings['limits.quota'] if account.quota < 0 else account.quota,
             'used': sum(box.size for box in boxes),
             'messages': sum(box.messages for box in boxes),
@@ -128,6 +132,14 @@ class AccountMethods:
         self._shard.sessions.dismiss(account.id)  # who has the old password must show the new
         return {'address': address}
 
+    def account_lock(self, address: str) -> dict[str, Any]:
+        """Nobody can log in any more, until there is a new password; the mail stays."""
+        account = self._account(address)
+        self._shard.store.set_password(account.id, verifiers.LOCKED)
+        self._shard.accounts.forget(address)
+        self._shard.sessions.dismiss(account.id)
+        return {'address': address}
+
     def account_dismiss(self, address: str) -> dict[str, Any]:
         """End the sessions of an account, because it was banned."""
         self._shard.blocklist.reload()
@@ -137,9 +149,11 @@ class AccountMethods:
         return {'address': address}
 
     def account_export(self, after: str = '', limit: int = PAGE) -> list[list[str]]:
-        """Address and verifier, in order of address, behind `after`."""
+        """Address and verifier ('' = locked), in order of address, behind `after`."""
+        portable = self._shard.accounts.portable
+        locked = verifiers.LOCKED
         return [
-            [account.address, self._shard.accounts.portable(account.password)]
+            [account.address, '' if account.password == locked else portable(account.password)]
             for account in self._shard.store.accounts(after, min(limit, PAGE))
         ]
 
@@ -162,7 +176,7 @@ class AccountMethods:
                 word = 'password'
             else:
                 try:
-                    kept = password.importable(verifier) if verifier else accounts.encode(given)
+                    kept = verifiers.importable(verifier) if verifier else accounts.encode(given)
                     fresh.append((address, kept))
                 except foreign.Unusable as error:
                     word = f'hash: {error}'

@@ -128,6 +128,15 @@ class Control(Registrations):
             > 0
         )
 
+    def block_all(self, addresses: Sequence[str], reason: str, since: int) -> None:
+        """Block canonical addresses; those that are blocked stay as they are."""
+        with self._connection:
+            self._execute('BEGIN IMMEDIATE')
+            self._connection.executemany(
+                'INSERT INTO blocklist VALUES (?, ?, ?) ON CONFLICT DO NOTHING',
+                [(address, reason, since) for address in addresses],
+            )
+
     def unblock(self, address: str) -> bool:
         """False if it was not blocked."""
         return self._execute('DELETE FROM blocklist WHERE address = ?', (address,)).rowcount > 0
