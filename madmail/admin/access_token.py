@@ -23,7 +23,7 @@ _FORM = re.compile(r'[0-9a-f]{64}')
 def read(state_dir: Path) -> str:
     """The token, '' if there is none or it is malformed.  Raises OSError."""
     try:
-        text = (state_dir / NAME).read_text('ascii').strip()
+        text = (state_dir / NAME).read_bytes().decode('ascii').strip()
     except (FileNotFoundError, UnicodeDecodeError):
         return ''
     return text if _FORM.fullmatch(text) else ''
