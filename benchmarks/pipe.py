@@ -67,7 +67,6 @@ def run_gate(state_dir: Path, listener: socket.socket) -> None:
     settings = Settings.defaults(
         limits__connections_per_ip=0,
         limits__logins_per_minute_per_ip=0,
-        limits__registrations_per_minute_per_ip=0,
         limits__login_time=0,
     )
     gc.collect()

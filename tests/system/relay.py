@@ -36,6 +36,9 @@ OPEN_LIMITS = {
     'connections_per_ip': 0,
     'logins_per_minute_per_ip': 0,
     'registrations_per_minute_per_ip': 0,
+    'registrations_per_minute_per_network': 0,
+    'registrations_per_minute': 0,
+    'load_per_core': 0,
 }
 
 
