@@ -11,6 +11,7 @@ recurses, for threads may be as deep as a mailbox is large.
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +24,10 @@ MAX_REFERENCES = 200  # the last ones of a message
 MAX_REFERENCE_FIELD = 64 * 1024  # octets looked at
 MAX_DUMMIES = 500_000  # in one mailbox; further references name nothing
 MAX_CLIMB = 1000  # parents looked at to find a loop; a deeper one counts as one
+MAX_DATE = (1 << 38) - 1  # beyond the year 9999
+MESSAGE = (1 << 24) - 1  # of a key: the message's index, more than a mailbox holds
+NEVER = (1 << 63) - 1  # the key of a dummy without children
+TABLES = 61
 
 _MESSAGE_ID = re.compile(rb'<([^<>]{1,998})>')
 _ESCAPE = re.compile(rb'\\(.)')
@@ -39,55 +44,95 @@ class Linked(NamedTuple):
     date: int  # sent date; for REFS the internal date
 
 
-class Messages:
-    """Many messages as columns.
+class Numbers:
+    """Numbers for texts, in the order of their first appearance.
 
-    A hundred thousand tuples would keep the garbage collector busy for tens of
-    milliseconds at a time; columns of atoms do not concern it.
+    Many tables instead of one, so that none takes long to grow or to free.
     """
 
-    __slots__ = ('dates', 'ids', 'parents', 'replies', 'subjects')
+    __slots__ = ('_tables', 'count')
 
     def __init__(self) -> None:
-        self.ids: list[bytes] = []
-        self.parents: list[tuple[bytes, ...]] = []
-        self.subjects: list[str] = []
+        self._tables: list[dict[bytes | str, int]] = [{} for _ in range(TABLES)]
+        self.count = 0
+
+    def number(self, text: bytes | str, limit: int = 1 << 31) -> int:
+        """Its number; -1 for a new one if there are `limit` of them."""
+        table = self._tables[hash(text) % TABLES]
+        number = table.get(text, -1)
+        if number < 0 and self.count < limit:
+            number = table[text] = self.count
+            self.count += 1
+        return number
+
+    def free(self) -> Sliced[None]:
+        while self._tables:
+            del self._tables[-1]
+            yield
+
+
+class Messages:
+    """Many messages as columns of numbers.
+
+    PERF: of a hundred thousand tuples, or lists, or the items of a list, the
+    garbage collector would look at each for tens of milliseconds at a time.
+    """
+
+    __slots__ = ('dates', 'ends', 'ids', 'names', 'parents', 'replies', 'subjects', 'texts')
+
+    def __init__(self) -> None:
+        self.names = Numbers()  # Message-IDs
+        self.ids = array('i')  # its own name; -1 for none
+        self.parents = array('i')  # the names that messages refer to, all in a row
+        self.ends = array('q')  # where in `parents` each message's end
+        self.subjects = array('i')  # what `texts` calls the subject; 0 is the empty one
+        self.texts = Numbers()
+        self.texts.number('')
         self.replies = bytearray()
-        self.dates: list[int] = []
+        self.dates = array('q')
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def add(self, message: Linked) -> None:
-        self.ids.append(message.message_id)
-        self.parents.append(message.parents)
-        self.subjects.append(message.subject)
+        name = message.message_id
+        self.ids.append(self.names.number(name) if name else -1)
+        limit = len(self.ids) + MAX_DUMMIES
+        for parent in message.parents:
+            number = self.names.number(parent, limit)
+            if number >= 0:
+                self.parents.append(number)
+        self.ends.append(len(self.parents))
+        self.subjects.append(self.texts.number(message.subject))
         self.replies.append(message.reply)
-        self.dates.append(message.date)
+        self.dates.append(min(max(message.date, -MAX_DATE), MAX_DATE))
 
     def free(self) -> Sliced[None]:
         """PERF: to free 100,000 messages at once would hold the loop for 20 ms."""
-        for column in (self.ids, self.parents, self.subjects, self.dates):
-            while column:
-                del column[-STEP:]
-                yield
+        yield from self.names.free()
+        yield from self.texts.free()
 
-    def keys(self) -> Sliced[list[int]]:
+    def keys(self) -> Sliced[array[int]]:
         """By date; of equal ones the lower message number is first (RFC 5256 2.2)."""
-        keys: list[int] = []
+        keys = array('q')
         for start in range(0, len(self), STEP):
             dates = enumerate(self.dates[start : start + STEP], start)
-            keys += [date << 32 | index for index, date in dates]
+            keys.extend([date << 24 | index for index, date in dates])
             yield
         return keys
 
 
 class Forest(NamedTuple):
-    """`roots` and `children` in order; nodes from `messages` on are dummies."""
+    """Nodes in order: the roots, and whose children stand where in one row.
+
+    Those of `node` are `row[starts[node] : starts[node + 1]]`; nodes from
+    `messages` on are dummies.
+    """
 
     messages: int
-    roots: list[int]
-    children: dict[int, list[int]]
+    roots: array[int]
+    starts: array[int]
+    row: array[int]
 
 
 def linked(values: Values, date: int) -> Linked:
@@ -117,63 +162,53 @@ def _ids(value: bytes) -> list[bytes]:
 
 def ordered_subject(messages: Messages) -> Sliced[Forest]:
     """RFC 5256 4: ORDEREDSUBJECT; the first of a subject is the parent of the others."""
-    subjects = messages.subjects
+    count = len(messages)
     keys = yield from messages.keys()
-    order = yield from stable_sort(list(range(len(messages))), keys)
-    order = yield from stable_sort(order, subjects)
-    children: dict[int, list[int]] = {}
-    roots: list[int] = []
+    order = yield from stable_sort(range(count), keys)
+    first = array('i', [-1]) * messages.texts.count  # message of each subject
+    parents = array('i', [-1]) * count
+    roots = array('i')
     for position, index in enumerate(order):
-        if roots and subjects[roots[-1]] == subjects[index]:
-            children.setdefault(roots[-1], []).append(index)
-        else:
+        subject = messages.subjects[index]
+        parents[index] = first[subject]
+        if first[subject] < 0:
+            first[subject] = index
             roots.append(index)
         if position % STEP == 0:
             yield
-    roots = yield from stable_sort(roots, keys)
-    return Forest(len(messages), roots, children)
+    return (yield from _arranged(count, parents, roots, keys))
 
 
 def references(messages: Messages, *, subjects: bool = True) -> Sliced[Forest]:
     """RFC 5256 4: REFERENCES; REFS without `subjects`."""
     count = len(messages)
     parents = yield from _links(messages)
-    children = yield from _pruned(parents, count)
-    roots = children.pop(-1, [])
+    yield from _prune(parents, count)
     keys = yield from messages.keys()
-    keys += [0] * (len(parents) - count)
-    yield
-    for root in roots:
-        if root >= count:
-            keys[root] = min([keys[child] for child in children[root]])
+    keys.extend(array('q', [NEVER]) * (len(parents) - count))
+    roots = yield from _roots(parents, count, keys)
     if subjects:
         roots = yield from stable_sort(roots, keys)  # step 4
-        roots = yield from _merged(messages, roots, children, keys)  # step 5
+        yield from _merge(messages, roots, parents, keys)  # step 5
+        roots = yield from _roots(parents, count, keys)
+        roots = yield from stable_sort(roots, keys)
     else:
-        keys = yield from _latest(roots, children, keys)
-    # step 6
-    for number, siblings in enumerate(children.values()):
-        if len(siblings) > WHOLE:
-            siblings[:] = yield from stable_sort(siblings, keys)
-        elif len(siblings) > 1:
-            siblings.sort(key=keys.__getitem__)
-        if number % STEP == 0:
-            yield
-    roots = yield from stable_sort(roots, keys)
-    return Forest(count, roots, children)
+        latest = yield from _latest(parents, count, keys)
+        roots = yield from stable_sort(roots, latest)
+    return (yield from _arranged(count, parents, roots, keys))
 
 
-def _links(messages: Messages) -> Sliced[list[int]]:
+def _links(messages: Messages) -> Sliced[array[int]]:
     """Step 1: every node's parent, -1 for none."""
     count = len(messages)
-    parents = [-1] * count
-    fertile = bytearray(count)  # whether a node ever was a parent
-    nodes: dict[bytes, int] = {}
+    nodes = array('i', [-1]) * messages.names.count
     for index, name in enumerate(messages.ids):
-        if name:
-            nodes.setdefault(name, index)  # a duplicate has no name
+        if name >= 0 and nodes[name] < 0:
+            nodes[name] = index  # a duplicate has no name
         if index % STEP == 0:
             yield
+    parents = array('i', [-1]) * count
+    fertile = bytearray(count)  # whether a node ever was a parent
 
     def loops(parent: int, child: int) -> bool:
         if parent == child:
@@ -188,14 +223,12 @@ def _links(messages: Messages) -> Sliced[list[int]]:
             parent = parents[parent]
         return True
 
-    steps = 0
-    for index, names in enumerate(messages.parents):
+    steps = start = 0
+    for index, end in enumerate(messages.ends):
         above = -1
-        for name in names:
-            node = nodes.get(name, -1)
+        for name in messages.parents[start:end]:
+            node = nodes[name]
             if node < 0:
-                if len(parents) - count >= MAX_DUMMIES:
-                    continue
                 node = nodes[name] = len(parents)
                 parents.append(-1)
                 fertile.append(0)
@@ -205,6 +238,7 @@ def _links(messages: Messages) -> Sliced[list[int]]:
                 fertile[above] = 1
             above = node
             steps += 1
+        start = end
         # step 1 (B): the message itself knows best
         parents[index] = -1
         if above >= 0 and not loops(above, index):
@@ -214,130 +248,176 @@ def _links(messages: Messages) -> Sliced[list[int]]:
         if steps >= STEP // 4:
             steps = 0
             yield
-    while nodes:
-        for _ in range(min(STEP, len(nodes))):
-            nodes.popitem()
-        yield
     return parents
 
 
-def _pruned(parents: list[int], count: int) -> Sliced[dict[int, list[int]]]:
-    """Steps 2 and 3: children without dummies, except among the roots, which stand under -1."""
-    children: dict[int, list[int]] = {}
-    for node, parent in enumerate(parents):
-        children.setdefault(parent, []).append(node)
+def _prune(parents: array[int], count: int) -> Sliced[None]:
+    """Steps 2 and 3: parents are messages, or dummies at the top that have several children."""
+    steps = 0
+    passed: list[int] = []
+    for node in range(count):
+        above = parents[node]
+        while above >= count and parents[above] >= 0:
+            passed.append(above)
+            above = parents[above]
+        for dummy in passed:
+            parents[dummy] = above  # who comes this way again has it shorter
+        parents[node] = above
+        steps += 1 + len(passed)
+        passed.clear()
+        if steps >= STEP:
+            steps = 0
+            yield
+    children = array('i', [0]) * (len(parents) - count)
+    for node in range(count):
+        if parents[node] >= count:
+            children[parents[node] - count] += 1
         if node % STEP == 0:
             yield
-    order = list(children.get(-1, ()))
-    for position, node in enumerate(order):  # it grows; in the end parents stand before children
-        order.extend(children.get(node, ()))
-        if position % STEP == 0:
+    for node in range(count):
+        if parents[node] >= count and children[parents[node] - count] == 1:
+            parents[node] = -1
+        if node % STEP == 0:
             yield
-    yield
-    order.reverse()
-    order.append(-1)
-    for position, node in enumerate(order):
-        below = children.get(node)
-        if below is not None and below[-1] >= count:  # they still ascend
-            kept: list[int] = []
-            for child in below:
-                if child < count:
-                    kept.append(child)
-                    continue
-                grandchildren = children.get(child, [])
-                if node < 0 and len(grandchildren) > 1:
-                    kept.append(child)
-                    continue
-                kept.extend(grandchildren)
-                children.pop(child, None)
-            if kept:
-                children[node] = kept
-            else:
-                del children[node]
-        if position % STEP == 0:
-            yield
-    return children
 
 
-def _merged(
-    messages: Messages,
-    roots: list[int],
-    children: dict[int, list[int]],
-    keys: list[int],
-) -> Sliced[list[int]]:
-    """Step 5: threads of the same base subject become one."""
+def _roots(parents: array[int], count: int, keys: array[int]) -> Sliced[array[int]]:
+    """What stands at the top; dummies get the key of their first child."""
+    roots = array('i')
+    for node in range(count, len(parents)):
+        keys[node] = NEVER
+        if node % STEP == 0:
+            yield
+    for node in range(count):
+        above = parents[node]
+        if above < 0:
+            roots.append(node)
+        elif above >= count and keys[node] < keys[above]:
+            if keys[above] == NEVER:
+                roots.append(above)
+            keys[above] = keys[node]
+        if node % STEP == 0:
+            yield
+    return roots
+
+
+def _merge(
+    messages: Messages, roots: array[int], parents: array[int], keys: array[int]
+) -> Sliced[None]:
+    """Step 5: threads of the same base subject become one.  `roots` are in order."""
     count = len(messages)
+    replies = messages.replies
 
-    subjects, replies = messages.subjects, messages.replies
+    def subject_of(root: int) -> int:
+        # The last digits of a key are its message; a dummy has that of its first child.
+        return messages.subjects[root if root < count else keys[root] & MESSAGE]
 
-    def subject_of(root: int) -> str:
-        if root < count:
-            return subjects[root]
-        return subjects[min(children[root], key=keys.__getitem__)]
-
-    table: dict[str, int] = {}
+    table = array('i', [-1]) * messages.texts.count
     for position, root in enumerate(roots):
         subject = subject_of(root)
-        if subject:
-            other = table.setdefault(subject, root)
-            if other < count and (root >= count or (replies[other] and not replies[root])):
-                table[subject] = root
+        other = table[subject]
+        if other < 0 or (
+            other < count and (root >= count or (replies[other] and not replies[root]))
+        ):
+            table[subject] = root
         if position % STEP == 0:
             yield
-    gone: set[int] = set()
-    created: list[int] = []
+    same = array('i', [-1]) * len(parents)  # the dummy that takes the children of another
     for position, root in enumerate(roots):
-        if root in gone:
-            continue
+        if position % STEP == 0:
+            yield
         subject = subject_of(root)
-        other = table.get(subject, root) if subject else root
-        if other == root:
+        other = table[subject]
+        if not subject or other == root or parents[root] >= 0:
             continue
-        gone.add(root)
         if other >= count:
             # a dummy takes the other's children, or the other itself
-            children[other].extend(children.pop(root) if root >= count else [root])
+            if root >= count:
+                same[root] = other
+            else:
+                parents[root] = other
         elif replies[root] and not replies[other]:
-            children.setdefault(other, []).append(root)
+            parents[root] = other
         else:
-            gone.add(other)
-            dummy = len(keys)
-            children[dummy] = [other, root]
-            keys.append(0)
-            created.append(dummy)
+            dummy = len(parents)
+            parents.append(-1)
+            keys.append(NEVER)
+            parents[other] = parents[root] = dummy
             table[subject] = dummy
-        if position % STEP == 0:
+    for node in range(count):
+        above = parents[node]
+        if count <= above < len(same) and same[above] >= 0:
+            parents[node] = same[above]
+        if node % STEP == 0:
             yield
-    left: list[int] = []
-    for start in range(0, len(roots), STEP):
-        left += [root for root in roots[start : start + STEP] if root not in gone]
-        yield
-    left += created
-    for root in left:
-        if root >= count:
-            keys[root] = min([keys[child] for child in children[root]])
-    return left
 
 
-def _latest(roots: list[int], children: dict[int, list[int]], keys: list[int]) -> Sliced[list[int]]:
-    """REFS: roots are ordered by the latest message below them."""
-    result = list(keys)
-    for position, root in enumerate(roots):
-        pending = [root]
-        latest = keys[root]
-        while pending:
-            node = pending.pop()
-            latest = max(latest, keys[node])
-            pending.extend(children.get(node, ()))
-        result[root] = latest
-        if position % STEP == 0:
+def _latest(parents: array[int], count: int, keys: array[int]) -> Sliced[array[int]]:
+    """REFS: keys by which roots are ordered, the latest message of their thread."""
+    latest = keys[:]
+    tops = parents[:]
+    steps = 0
+    passed: list[int] = []
+    for node in range(count):
+        top = node
+        while tops[top] >= 0:
+            passed.append(top)
+            top = tops[top]
+        for below in passed:
+            tops[below] = top
+        latest[top] = max(latest[top], keys[node])
+        steps += 1 + len(passed)
+        passed.clear()
+        if steps >= STEP:
+            steps = 0
             yield
-    return result
+    return latest
+
+
+def _arranged(
+    count: int, parents: array[int], roots: array[int], keys: array[int]
+) -> Sliced[Forest]:
+    """Step 6: children by date, each parent's in a row; `roots` are in order."""
+    starts = array('i', [0]) * (len(parents) + 1)
+    for node in range(count):
+        if parents[node] >= 0:
+            starts[parents[node] + 1] += 1
+        if node % STEP == 0:
+            yield
+    children = 0
+    for node in range(len(starts)):
+        children += starts[node]
+        starts[node] = children
+        if node % STEP == 0:
+            yield
+    row = array('i', [0]) * children
+    filled = array('i', [0]) * len(parents)
+    for node in range(count):
+        above = parents[node]
+        if above >= 0:
+            row[starts[above] + filled[above]] = node
+            filled[above] += 1
+        if node % STEP == 0:
+            yield
+    steps = 0
+    for node in range(len(parents)):
+        size = filled[node]
+        if size > 1:
+            place = slice(starts[node], starts[node + 1])
+            if size > WHOLE:
+                row[place] = yield from stable_sort(row[place], keys)
+            else:
+                row[place] = array('i', sorted(row[place], key=keys.__getitem__))
+        steps += 1 + size
+        if steps >= STEP:
+            steps = 0
+            yield
+    return Forest(count, roots, starts, row)
 
 
 def written(forest: Forest, number: Callable[[int], int]) -> Sliced[bytes]:
-    """The thread lists of a THREAD response (RFC 5256 5); uses up the forest."""
-    count, roots, children = forest
+    """The thread lists of a THREAD response (RFC 5256 5)."""
+    count, roots, starts, row = forest
     lines: list[bytes] = []
     pieces: list[bytes] = []
     steps = 0
@@ -349,7 +429,7 @@ def written(forest: Forest, number: Callable[[int], int]) -> Sliced[bytes]:
             if isinstance(node, bytes):
                 pieces.append(node)
                 continue
-            below = children.get(node, ())
+            below = row[starts[node] : starts[node + 1]]
             if node < count:
                 pieces.append(b'%d' % number(node))
                 if below:
@@ -359,14 +439,11 @@ def written(forest: Forest, number: Callable[[int], int]) -> Sliced[bytes]:
             else:
                 for child in reversed(below):
                     pending += (b')', child, b'(')
-            steps += 1
-            if steps % STEP == 0:
+            steps += 1 + len(below) // 4
+            if steps >= STEP // 2:
+                steps = 0
                 lines.append(b''.join(pieces))
                 pieces.clear()
                 yield
     lines.append(b''.join(pieces))
-    while children:
-        for _ in range(min(STEP, len(children))):
-            children.popitem()
-        yield
     return b''.join(lines)

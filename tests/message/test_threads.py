@@ -191,4 +191,4 @@ def test_a_sliced_sort_is_a_stable_sort(
         for column in ([number for number, _ in items], [text for _, text in items]):
             order = list(range(len(items)))[::-1]
             expected = sorted(order, key=column.__getitem__, reverse=reverse)
-            assert run(stable_sort(order, column, reverse)) == expected
+            assert list(run(stable_sort(order, column, reverse))) == expected
