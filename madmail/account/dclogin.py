@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from urllib.parse import quote
 
 from madmail.account.address import mail_domain
+from madmail.account.password import strong
 from madmail.settings import Address, Settings
 
 _NAME = string.ascii_lowercase + string.digits
 _PASSWORD = string.ascii_letters + string.digits
+_DRAWS = 20  # one in a hundred looks like words
 
 
 def random_name(settings: Settings) -> str:
@@ -25,11 +27,15 @@ def random_name(settings: Settings) -> str:
 
 
 def random_password(settings: Settings) -> str:
-    """One that is never typed, see `password.strong`."""
+    """One that is never typed, and `password.strong` if its length allows."""
     length = max(
         settings['accounts.generated_password_length'], settings['accounts.password_min_length']
     )
-    return ''.join(secrets.choice(_PASSWORD) for _ in range(length))
+    for _ in range(_DRAWS):
+        made = ''.join(secrets.choice(_PASSWORD) for _ in range(length))
+        if strong(made.encode()):
+            break
+    return made
 
 
 def link(

@@ -56,10 +56,13 @@ def strong(password: bytes) -> bool:
 
 
 def _wordlike(password: bytes) -> bool:
-    """A run of seven letters of one case hints at a word; machines rarely make one."""
-    if len(password) >= 20:
-        return False
-    return re.search(rb'[a-z]{7}|[A-Z]{7}', password) is not None
+    """Blanks, no digit, or a run of seven letters of one case hint at words.
+
+    Machines rarely make such passwords; what is taken for words is merely checked slowly.
+    """
+    if re.search(rb'[ \t]', password) or not re.search(rb'[0-9]', password):
+        return True
+    return len(password) < 20 and re.search(rb'[a-z]{7}|[A-Z]{7}', password) is not None
 
 
 def _b64(data: bytes) -> str:

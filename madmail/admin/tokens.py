@@ -71,7 +71,7 @@ def create(
     Refused: invalid, exists.
     """
     now = int(time.time())
-    name = token or secrets.token_urlsafe(SIZE)
+    name = token or _fresh()
     _check(name, max_uses, comment, expires, now)
     if not relay.control.add_token(name, max_uses, comment, now, expires):
         raise Refused('exists', 'there is such a token already')
@@ -175,6 +175,13 @@ def give_back(relay: Relay, number: int, address: str) -> None:
     except Refused:
         return  # it is looked at again when the reservation is overdue
     relay.control.release(number)
+
+
+def _fresh() -> str:
+    while True:
+        token = secrets.token_urlsafe(SIZE)
+        if token[0].isalnum():  # a dash in front would be an option on command lines
+            return token
 
 
 def _expired(relay: Relay, one: Reservation, login: int | None) -> bool:

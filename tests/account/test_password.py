@@ -37,6 +37,9 @@ def test_two_accounts_with_one_password_have_different_verifiers() -> None:
         (b'aaaaaaaaaaaaaaaaaaaaaaaa', False),
         (b'abababababababababababab', False),
         (b'123456789012345678', False),
+        (b'This is just a test', False),
+        (b'six-or-seven-words-in-a-row', False),
+        (b'3 blind mice see how they run', False),
     ],
 )
 def test_only_machine_made_passwords_count_as_strong(given: bytes, strong: bool) -> None:

@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from madmail import __version__
-from madmail.account.address import mail_domain
 from madmail.account import dclogin
+from madmail.account.address import mail_domain
 from madmail.cli.main import main
 from madmail.cli.result import duration, size, table
 from madmail.settings import Address, Settings, load
