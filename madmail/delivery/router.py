@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 import gevent
@@ -27,6 +28,7 @@ from madmail.delivery.destination import Parked
 from madmail.delivery.policy import Policy
 from madmail.delivery.traffic import Traffic
 from madmail.message.bounce import bounce
+from madmail.metrics.histogram import Histogram
 from madmail.settings import Settings
 from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body, OutboxEntry, Outcome, Store, StoreFull
@@ -102,9 +104,11 @@ class Router:
         self._announce = announce
         self._clock = clock
         self.traffic = Traffic()
+        self.durable = Histogram()  # from the end of data until it is on disk, everywhere
 
     def submit(self, sender: str, recipients: Sequence[str], body: Body) -> Reply:
         """Mail of a local account to anywhere; recipients as `Policy.recipient` spells them."""
+        began = perf_counter()
         split = self._split(recipients)
         for domain in [domain for domain in split.remote if self.policy.dismissed(domain)]:
             del split.remote[domain]
@@ -116,6 +120,7 @@ class Router:
         if failed and sender:
             self._bounce(sender, failed, body)
         self.traffic.sent += 1
+        self.durable.observe(perf_counter() - began)
         return QUEUED
 
     def receive(
@@ -132,6 +137,7 @@ class Router:
         told nothing would take the message for delivered; in a mixed
         transaction a refusal would make those who have it get it again.
         """
+        began = perf_counter()
         split = self._split(recipients)
         if split.remote:
             raise ValueError('remote recipient on the inbound path')
@@ -144,6 +150,7 @@ class Router:
         if not fate.stored and any(outcome is Outcome.OVER_QUOTA for _, outcome in fate.failed):
             return FULL
         self.traffic.received += 1
+        self.durable.observe(perf_counter() - began)
         return QUEUED
 
     # -- inside

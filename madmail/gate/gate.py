@@ -33,6 +33,19 @@ class Service(NamedTuple):
     tls: ssl.SSLContext
 
 
+class Octets:
+    """What went through the pipes of one service."""
+
+    __slots__ = ('received', 'sent')
+
+    def __init__(self) -> None:
+        self.received = 0  # from clients
+        self.sent = 0
+
+    def as_dict(self) -> dict[str, int]:
+        return {'received': self.received, 'sent': self.sent}
+
+
 class Counts:
     """What has happened since the process began."""
 
@@ -46,8 +59,6 @@ class Counts:
         'logins_denied',
         'logins_limited',
         'logins_troubled',
-        'octets_from_clients',
-        'octets_to_clients',
         'pipes',
         'refused_connections',
         'registrations',
@@ -70,8 +81,6 @@ class Counts:
     logins_troubled: int
     registrations: int
     pipes: int  # open now
-    octets_from_clients: int
-    octets_to_clients: int
     crashes: int
 
     def as_dict(self) -> dict[str, int]:
@@ -88,11 +97,13 @@ class Gate:
         'denial_time',
         'domain',
         'imap',
+        'imap_octets',
         'loop',
         'peers',
         'scratch',
         'settings',
         'shards',
+        'smtp_octets',
         'state_dir',
         'turns',
     )
@@ -113,6 +124,8 @@ class Gate:
         self.domain = mail_domain(str(settings['domain']))
         self.peers = peers
         self.counts = Counts()
+        self.imap_octets = Octets()
+        self.smtp_octets = Octets()
         # Open IMAP pipes by peer number, see `peers`.
         self.imap: dict[int, int] = {}
         self.deadlines = Deadlines(loop, self.crashed)

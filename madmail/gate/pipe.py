@@ -132,7 +132,7 @@ class Pipe:
             if self._to_shard is None:
                 self._finish_shard()
             return
-        gate.counts.octets_from_clients += size
+        (gate.imap_octets if self._imap else gate.smtp_octets).received += size
         data = gate.scratch[:size]
         try:
             sent = self._shard.send(data)
@@ -202,7 +202,7 @@ class Pipe:
     def _pass_to_client(self, data: memoryview) -> None:
         gate = self._gate
         size = len(data)
-        gate.counts.octets_to_clients += size
+        (gate.imap_octets if self._imap else gate.smtp_octets).sent += size
         try:
             sent = send(self._client, self._secure, data)
         except OSError:

@@ -153,6 +153,7 @@ class GateRole:
         gate = self.gate
         return {
             **gate.counts.as_dict(),
+            'octets': {'imap': gate.imap_octets.as_dict(), 'smtp': gate.smtp_octets.as_dict()},
             'before_login': len(gate.deadlines),
             'imap': sum(gate.imap.values()),
             'peers': array('Q', [peer & 2**64 - 1 for peer in gate.imap]).tobytes(),

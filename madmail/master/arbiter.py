@@ -38,6 +38,7 @@ from madmail.master.post import BOOT_ATTEMPTS, TERMINATED_DELAY, Post, Process
 from madmail.master.privileges import Identity, identity
 from madmail.master.reload import reload_steps
 from madmail.master.state import RUN, StateDirectory, prepare
+from madmail.metrics.ledger import INTERVAL, Ledger
 from madmail.settings import Settings
 from madmail.shard.address import bind, connect
 
@@ -90,6 +91,8 @@ class Arbiter:
         self._control: ControlServer | None = None
         self._pid = os.getpid()
         self._statistics_number = 0
+        self._asked = 0.0
+        self.ledger = Ledger()
 
     # -- life
 
@@ -309,12 +312,15 @@ class Arbiter:
     def ask_statistics(self) -> int:
         """Ask all children; the number their answers will carry."""
         self._statistics_number += 1
+        self._asked = time.monotonic()
         self.tell({'kind': 'statistics', 'n': self._statistics_number})
         return self._statistics_number
 
     # -- heartbeat
 
     def _heartbeat(self, now: float) -> None:
+        if now - self._asked > INTERVAL:
+            self.ask_statistics()
         limit = self.settings['master.heartbeat']
         interval = min(PING_INTERVAL, limit / 4)
         for one in list(self.processes.values()):
@@ -384,6 +390,7 @@ class Arbiter:
 
     def _buried(self, one: Process, code: int, now: float) -> None:
         one.close()
+        self.ledger.ended(one.kind.name, one.statistics)
         post = one.post
         if one.kind.renewal is Renewal.OVERLAP and self.plan.shared and self.plan.forget:
             self.plan.forget(self.plan.shared, one.index)
@@ -459,6 +466,7 @@ class Arbiter:
                 index = self._evict()
         ours, theirs = socket.socketpair()
         settings = settings or self.settings
+        self.ledger.started(post.kind.name)
         pid = os.fork()
         if pid == 0:
             code = child.BOOT_EXIT

@@ -20,6 +20,7 @@ import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,9 +31,12 @@ from gevent.event import Event
 from madmail import log
 from madmail.bus.embedded import Bus
 from madmail.bus.frame import FrameError, Unframer, pack
+from madmail.metrics.histogram import Histogram
 from madmail.settings import Settings
 
 READ, WRITE = 1, 2
+PAGE = resource.getpagesize()
+LAG_INTERVAL = 0.5  # seconds between two looks at how late the loop is
 BOOT_EXIT = 70  # exit status of a child whose role did not start
 UNSENT_LIMIT = 8 * 1024 * 1024  # octets of events kept for a master that does not read
 
@@ -173,6 +177,7 @@ class Child:
         self._retire = Event()
         self._role: Role | None = None
         self._checking = False
+        self._lag = Histogram()
 
     def run(self, context: ChildContext) -> int:
         """Live; the exit status."""
@@ -192,6 +197,7 @@ class Child:
             return BOOT_EXIT
         gc.enable()
         self._channel.open()
+        self._watch_lag()
         self._channel.send({'kind': 'ready'})
         self._retire.wait()
         try:
@@ -200,8 +206,23 @@ class Child:
             _log.exception('role did not retire', error, kind=context.kind)
             self._channel.flush()
             return 1
+        self._statistics(0)
         self._channel.flush()
         return 0
+
+    def _watch_lag(self) -> None:
+        """Note twice a second how late the loop is."""
+        due = time.monotonic() + LAG_INTERVAL
+        timer = gevent.get_hub().loop.timer(LAG_INTERVAL, LAG_INTERVAL)
+
+        def woken() -> None:
+            nonlocal due
+            now = time.monotonic()
+            self._lag.observe(max(now - due, 0.0))
+            due = now + LAG_INTERVAL
+
+        timer.again(woken, update=True)
+        self._lag_timer = timer
 
     def context_channel(self) -> Channel:
         return self._channel
@@ -256,7 +277,15 @@ class Child:
         usage = resource.getrusage(resource.RUSAGE_SELF)
         data['cpu_seconds'] = round(usage.ru_utime + usage.ru_stime, 3)
         data['exceptions'] = dict(log.exceptions)
+        data['lag'] = self._lag.as_dict()
+        data['resident_bytes'] = resident()
         self._channel.send({'kind': 'statistics', 'n': number, 'data': data})
+
+
+def resident() -> int:
+    """Octets of memory that this process has in use, what it shares included."""
+    with open('/proc/self/statm', 'rb') as statm:
+        return int(statm.read().split()[1]) * PAGE
 
 
 def quiet_hub() -> None:

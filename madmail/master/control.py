@@ -190,6 +190,8 @@ def status(arbiter: Arbiter) -> dict[str, Any]:
             {'name': name, 'address': str(address)}
             for name, address in arbiter.listeners.addresses()
         ],
+        'past': arbiter.ledger.past,
+        'starts': arbiter.ledger.starts,
         'children': sorted(children, key=lambda c: (str(c['kind']), c['generation'], c['index'])),
         'imap_connections': sum(
             (one.statistics or {}).get('imap', 0) for one in arbiter.processes.values()

@@ -102,7 +102,7 @@ def preload(plan: Plan) -> dict[str, Callable[[ChildContext], Role]]:
 
 
 MAIL_LISTENERS = ('smtp', 'submission', 'submissions', 'imap', 'imaps')
-WEB_LISTENERS = ('http', 'https')
+WEB_LISTENERS = ('http', 'https', 'metrics')
 
 SHARD = Kind('shard', 'madmail.shard.process:Shard', Renewal.TAKEOVER, own_listener=True)
 GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTENERS)

@@ -134,6 +134,14 @@ LISTENERS = {
 }
 for _name, (_port, _doc) in LISTENERS.items():
     declare(f'listen.{_name}', Addresses(_port), (Address('0.0.0.0', _port),), _doc, applies=RELOAD)
+declare(
+    'listen.metrics',
+    Addresses(9180),
+    (),
+    'Figures for Prometheus at /metrics, in plain HTTP and without a password: for a loopback or '
+    'private address only, such as 127.0.0.1:9180. Empty: nowhere.',
+    applies=RELOAD,
+)
 
 declare(
     'tls.mode',

@@ -168,6 +168,8 @@ class Shard:
             'connections': len(self.sessions),
             'sessions': self.sessions.logged_in,
             'traffic': self.router.traffic.as_dict(),
+            'durable': self.router.durable.as_dict(),
+            'queued': sum(self.store.outbox_count().values()),
             'registrations_refused': dict(self.admission.refused),
         }
 

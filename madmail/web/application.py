@@ -8,6 +8,7 @@ import falcon
 
 from madmail import log
 from madmail.admin.relay import Relay
+from madmail.web import metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
@@ -36,6 +37,13 @@ class Mounts:
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         path = request.path
+        env = request.env
+        if (env['SERVER_NAME'], env['SERVER_PORT']) in self._services.metrics_at:
+            if path not in (metrics.PATH, ALIVE):
+                raise falcon.HTTPNotFound
+            return
+        if path == metrics.PATH:
+            raise falcon.HTTPNotFound
         if path in STEADY:
             return
         if path == ADMIN:
@@ -55,6 +63,7 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(ALIVE, Alive())
     app.add_route('/mxdeliv', MxDeliv(services))
     admin = AdminApi(services, relay)
+    app.add_route(metrics.PATH, metrics.Metrics(services, admin.relay))
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
     return app

@@ -23,7 +23,8 @@ class Brief:
     slot: int
     parent: int  # process id; the server ends with it
     workers: int
-    http: int  # how many of `listeners` speak HTTP; the others HTTPS
+    http: int  # how many of `listeners` speak HTTP; then come those
+    https: int  # with HTTPS, and then those for metrics
     listeners: tuple[int, ...]  # descriptors
     probe: int
     counters: int

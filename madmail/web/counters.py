@@ -29,6 +29,8 @@ NAMES = (
     'trouble',  # nobody could store it
     'admin_calls',  # done for the operator
     'admin_refused',
+    'octets_received',  # of connections that ended
+    'octets_sent',
 )
 _COLUMNS = {name: column for column, name in enumerate(NAMES)}
 SIZE = ROWS * len(NAMES) * 8  # octets
@@ -50,8 +52,8 @@ class Counters:
         self._words = memoryview(self._map).cast('Q')
         self._start = row % ROWS * len(NAMES)
 
-    def count(self, name: str) -> None:
-        self._words[self._start + _COLUMNS[name]] += 1
+    def count(self, name: str, by: int = 1) -> None:
+        self._words[self._start + _COLUMNS[name]] += by
 
     def totals(self) -> dict[str, int]:
         """The sums over all workers by name."""

@@ -65,7 +65,8 @@ class WebRole:
         shutil.rmtree(directory, ignore_errors=True)  # what a crash has left
         directory.mkdir(mode=0o700, parents=True)
         http = context.listeners.get('http', [])
-        listeners = [*http, *context.listeners.get('https', [])]
+        https = context.listeners.get('https', [])
+        listeners = [*http, *https, *context.listeners.get('metrics', [])]
         with bind(context.state_dir, self._probe_name) as probe:
             descriptors = tuple(listener.fileno() for listener in listeners)
             brief = Brief(
@@ -77,6 +78,7 @@ class WebRole:
                 parent=os.getpid(),
                 workers=workers(context.settings['processes.web']),
                 http=len(http),
+                https=len(https),
                 listeners=descriptors,
                 probe=probe.fileno(),
                 counters=self._memory,
@@ -116,7 +118,10 @@ class WebRole:
 
     def statistics(self) -> dict[str, Any]:
         """Counts since this process began."""
-        return self._counters.totals()
+        totals: dict[str, Any] = self._counters.totals()
+        directions = ('received', 'sent')
+        octets = {direction: totals.pop(f'octets_{direction}') for direction in directions}
+        return {**totals, 'octets': {'web': octets}}
 
     # -- inside
 

@@ -64,6 +64,8 @@ class Services:
         self.monotonic = monotonic
         self.shards = shards
         self.admin_token = Watched(state_dir)
+        # Names of the listeners for metrics, as they are in SERVER_NAME and SERVER_PORT.
+        self.metrics_at: set[tuple[str, str]] = set()
         self._spools = spools(state_dir, slot)
         self._control = Control(state_dir)
         self._live = LiveSettings(state_dir, settings)

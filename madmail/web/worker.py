@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+import struct
 import time
 import warnings
 from functools import partial
@@ -43,6 +44,8 @@ HEADER_LIMIT = 384 * 1024  # octets of a request's header: a thousand recipients
 HANDSHAKE_TIME = 20.0  # seconds
 SEND_TIME = 60.0  # seconds an answer may be stuck in one send
 CERTIFICATE_CHECK = 30.0  # seconds between looks at the certificate's files
+TCP_INFO_SIZE = 136  # octets of tcp(7)'s tcp_info up to tcpi_bytes_received
+_BYTES = struct.Struct('=QQ')  # tcpi_bytes_acked, tcpi_bytes_received
 LAST_WORDS = 1.0  # seconds in which a peer can read why its request was refused
 
 _log = log.get('web')
@@ -83,9 +86,14 @@ class Worker(GeventWorker):
         self._settings = services.settings
         self._connections = Connections()
         self._tls: ServerTLS | None = None
-        self._secure: set[Any] = set(self.sockets[self.app.brief.http :])
+        plain, secure = self.app.brief.http, self.app.brief.https
+        self._secure: set[Any] = set(self.sockets[plain : plain + secure])
         # Asked now: a connection may be served when its listener is closed already.
         self._names = {listener: listener.getsockname() for listener in self.sockets}
+        services.metrics_at = {
+            (name[0], str(name[1]))
+            for name in (self._names[listener] for listener in self.sockets[plain + secure :])
+        }
         if self._secure:
             self._tls = ServerTLS(self._settings, services.state_dir, self.app.spare)
             self._tls.context('http/1.1')
@@ -169,7 +177,19 @@ class Worker(GeventWorker):
             _log.exception('connection failed', error)
         finally:
             self._connections.leave(host)
+            if host:
+                self._weigh(client)
             client.close()
+
+    def _weigh(self, client: Any) -> None:
+        """Count the octets of a connection, TLS included."""
+        try:
+            info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, TCP_INFO_SIZE)
+            sent, received = _BYTES.unpack_from(info, TCP_INFO_SIZE - _BYTES.size)
+        except (OSError, struct.error):
+            return
+        self._services.counters.count('octets_received', received)
+        self._services.counters.count('octets_sent', sent)
 
     def _serve(self, listener: Any, client: Any, addr: Any) -> None:
         """Requests one after the other."""

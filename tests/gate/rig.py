@@ -113,7 +113,7 @@ class Gate:
         return value
 
     @property
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         return self.role.statistics()
 
     def close(self) -> None:

@@ -123,7 +123,7 @@ def test_thirty_megabytes_each_way_at_once_with_slow_readers(
     assert until(lambda: len(result) == 2, 30)
     assert result == {'client': digest_of(SIZE), 'shard': digest_of(SIZE)}
     assert most[0] <= 2 * 65536
-    assert until(lambda: gate.counts['octets_from_clients'] == SIZE)
+    assert until(lambda: gate.counts['octets']['imap']['received'] == SIZE)
     assert held(pipe) == 0
 
 

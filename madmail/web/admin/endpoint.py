@@ -68,7 +68,7 @@ class AdminApi:
 
     def __init__(self, services: Services, relay: Relay | None = None) -> None:
         self._services = services
-        self._relay: Relay = relay or WebAccess(services)
+        self.relay: Relay = relay or WebAccess(services)
         self._resources = registry.resources()
 
     def on_options(self, request: falcon.Request, response: falcon.Response) -> None:
@@ -144,7 +144,7 @@ class AdminApi:
         try:
             if not isinstance(body, dict):
                 raise Refused('invalid', 'body must be a JSON object')
-            answer = handler(self._relay, body)
+            answer = handler(self.relay, body)
             return envelope.answer(answer.status, resource, answer.body)
         except Refused as refused:
             return envelope.answer(STATUS[refused.word], resource, error=refused.text)
