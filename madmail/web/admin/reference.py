@@ -38,17 +38,32 @@ def page() -> str:
     """The whole page."""
     lines = [HEAD, '## Envelope', '', *_document(envelope_text), '', '## Answers', '']
     lines += [*_document(endpoint_text), '', '## Resources']
-    resources = registry.resources()
-    for name in sorted(resources):
-        lines += ['', f'### `{name}`', '']
-        for method, handler in resources[name].items():
+    alike: dict[tuple[tuple[str, Handler], ...], list[str]] = {}
+    for name, methods in sorted(registry.resources().items()):
+        key = tuple((method, getattr(one, 'func', one)) for method, one in methods.items())
+        alike.setdefault(key, []).append(name)
+    for handlers, names in alike.items():
+        lines += ['', *_heading(names), '']
+        for method, handler in handlers:
             lines += _entry(method, handler)
     return '\n'.join(lines) + '\n'
 
 
+def _heading(names: list[str]) -> list[str]:
+    """One resource, or all that work alike."""
+    if len(names) == 1:
+        return [f'### `{names[0]}`']
+    last = ', '.join(f'`{name.rpartition("/")[2]}`' for name in names)
+    return [
+        f'### `{names[0].rpartition("/")[0]}/…`',
+        '',
+        textwrap.fill(f'For {last}:', WIDTH, break_long_words=False, break_on_hyphens=False),
+    ]
+
+
 def _entry(method: str, handler: Handler) -> Iterator[str]:
     """A list item with the paragraphs of the handler's docstring."""
-    text = inspect.getdoc(getattr(handler, 'func', handler)) or ''
+    text = inspect.getdoc(handler) or ''
     paragraphs = [' '.join(part.split()) for part in text.split('\n\n')]
     for number, paragraph in enumerate(paragraphs):
         head = f'- **{method}** ' if number == 0 else '  '

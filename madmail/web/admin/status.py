@@ -8,7 +8,7 @@ from gevent import get_hub
 
 from madmail.admin import status
 from madmail.admin.relay import Relay
-from madmail.web.admin import times
+from madmail.web.admin import settings, times
 from madmail.web.admin.answer import Answer, Handler
 
 DAY = 86400  # seconds
@@ -31,6 +31,7 @@ def get_overview(relay: Relay, body: dict[str, Any]) -> Answer:
             **_status(relay),
             'disk': status.disk(relay.state_dir),
             'tokens': {'total': status.tokens(relay)},
+            'settings': settings.everything(relay, body),
         }
     )
 

@@ -1,0 +1,94 @@
+"""/admin/services/<name>: what can be switched on and off."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from madmail.admin import catalogue, settings
+from madmail.admin.catalogue import Switch
+from madmail.admin.refused import Refused
+from madmail.admin.relay import Relay
+from madmail.web.admin import fields
+from madmail.web.admin.answer import Answer, Handler
+from madmail.web.admin.settings import word
+
+PUSH = {
+    'status': 'disabled',
+    'mode': 'off',
+    'successful_notifications': 0,
+    'consecutive_failures': 0,
+    'auto_disable_after': 5,
+}
+
+
+def get(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
+    """`{"status": "enabled" or "disabled"}`."""
+    return Answer(body={'status': word(settings.is_on(relay, switch))})
+
+
+def post(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
+    """`action` is `enable` or `disable`: `{"status"}`, with `restart_required` where a reload
+    is needed; 400 with the reason for what this relay does not have.
+    """
+    reload = settings.turn(relay, switch, fields.switch(body))
+    answer: dict[str, Any] = {'status': word(settings.is_on(relay, switch))}
+    if reload:
+        answer['restart_required'] = True
+    return Answer(body=answer)
+
+
+def get_push(relay: Relay, body: dict[str, Any]) -> Answer:
+    """`{"status", "mode", "successful_notifications", "consecutive_failures",
+    "auto_disable_after"}`.
+    """
+    return Answer(body=PUSH)
+
+
+def post_push(relay: Relay, body: dict[str, Any]) -> Answer:
+    """`action` is `enable` or `on`, `disable` or `off`, or `auto`: `{"status", "mode"}`."""
+    if fields.action(body, 'enable', 'on', 'disable', 'off', 'auto') not in ('disable', 'off'):
+        raise Refused('invalid', 'this relay sends no push notifications')
+    return Answer(body={'status': 'disabled', 'mode': 'off'})
+
+
+def get_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
+    """`{"status", "browser_access_enabled", "webimap_enabled", "websmtp_enabled",
+    "cors_origins", "cors_origins_list"}`.
+    """
+    on = [settings.is_on(relay, catalogue.SERVICES[name]) for name in ('webimap', 'websmtp')]
+    origins = settings.value(relay, catalogue.VALUES['webmail_cors_origins'])['value']
+    return Answer(
+        body={
+            'status': word(all(on)),
+            'browser_access_enabled': all(on),
+            'webimap_enabled': word(on[0]),
+            'websmtp_enabled': word(on[1]),
+            'cors_origins': origins,
+            'cors_origins_list': [one for one in origins.split(',') if one],
+        }
+    )
+
+
+def post_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
+    """`action` is `enable`, `add_origin` (with `origin`) or `disable`; answers as GET."""
+    action = fields.action(body, 'enable', 'add_origin', 'disable')
+    origin = fields.text(body, 'origin', None if action == 'add_origin' else '')
+    for name in ('webimap', 'websmtp'):
+        if action != 'add_origin':
+            settings.turn(relay, catalogue.SERVICES[name], action == 'enable')
+    if origin and action != 'disable':
+        one = catalogue.VALUES['webmail_cors_origins']
+        known = settings.value(relay, one)['value']
+        settings.set_(relay, one, f'{known},{origin}' if known else origin)
+    return get_webmail(relay, {})
+
+
+RESOURCES: dict[str, dict[str, Handler]] = {
+    '/admin/services/push': {'GET': get_push, 'POST': post_push},
+    '/admin/services/webmail_dev': {'GET': get_webmail, 'POST': post_webmail},
+    **{
+        f'/admin/services/{name}': {'GET': partial(get, switch), 'POST': partial(post, switch)}
+        for name, switch in catalogue.SERVICES.items()
+    },
+}
