@@ -8,7 +8,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Packages of the operating system that the tests use.
-test_packages=(isync)
+test_packages=(isync postfix opendkim openssl)
 
 say() { echo "$*" >&2; }
 
@@ -19,6 +19,10 @@ apt_install() {
     if [ -z "$apt_updated" ]; then
         apt-get update -qq >&2 || true
         apt_updated=1
+    fi
+    if [[ " $* " = *' postfix '* ]] && ! [ -e /etc/postfix/main.cf ]; then
+        # The tests run it with their own configuration; this machine's port 25 is not touched.
+        debconf-set-selections <<<'postfix postfix/main_mailer_type select No configuration'
     fi
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
 }
