@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,55 +20,8 @@ import pytest
 from madmail.web.admin import endpoint
 from tests.system import mail
 from tests.system.relay import wait_for
+from tests.web.admin.office import Office
 from tests.web.conftest import PEER, WebRelay, answer
-
-
-class Office:
-    """The operator's side of one relay."""
-
-    def __init__(self, relay: WebRelay) -> None:
-        self.relay = relay
-        self.path = '/api/admin'
-        self.token = (relay.state_dir / 'admin_token').read_text().strip()
-
-    def envelope(
-        self,
-        method: str,
-        resource: str,
-        body: Any = None,
-        *,
-        token: str | None = None,
-        scheme: str = 'https',
-        headers: dict[str, str] | None = None,
-    ) -> dict[str, Any]:
-        client = self.relay.client(scheme)
-        given = {
-            'method': method,
-            'resource': resource,
-            'headers': {'Authorization': f'Bearer {self.token if token is None else token}'},
-            'body': {} if body is None else body,
-        }
-        try:
-            client.request('POST', self.path, json.dumps(given), headers or {})
-            response = client.getresponse()
-            text = response.read()
-        finally:
-            client.close()
-        assert response.status == 200, response.status
-        found: dict[str, Any] = json.loads(text)
-        return found
-
-    def ask(self, method: str, resource: str, body: Any = None, status: int = 200) -> Any:
-        found = self.envelope(method, resource, body)
-        assert found['status'] == status, found
-        return found.get('body') if found['error'] is None else found['error']
-
-
-@pytest.fixture(scope='module')
-def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
-    options = {'processes.web': 2, 'processes.gates': 2}
-    with WebRelay(tmp_path_factory.mktemp('relay'), options) as relay:
-        yield Office(relay)
 
 
 def _until(found: Callable[[], Any], wanted: Any = True) -> None:
