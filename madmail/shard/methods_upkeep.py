@@ -161,6 +161,7 @@ class UpkeepMethods:
         """Bytes; -1 = the relay's default, 0 = no limit."""
         account = self._account(address)
         self._shard.store.set_quota(account.id, quota)
+        self._shard.store.trim(account.id)
         return self._usage(account._replace(quota=quota))
 
     def message_size_set(self, address: str, limit: int) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from madmail.store.interface import (
 
 SLICE = 500  # rows a job removes or changes, so that it holds the loop for a few ms
 CHECKPOINT_PAGES = 2000  # WAL pages after which COMMIT, in its thread, also checkpoints
+BODIES = 50  # of them removed before the loop may get a turn
 SPENT = 60  # lists of spent bodies taken together
 BUCKET_BITS = 12  # of body ids removed in one transaction, which lets the loop in between
 ADOPTION = 3600.0  # seconds a message may take from its file to its transaction
@@ -311,6 +312,15 @@ class Database:
         if len(runs) > randrange(64):
             self._forget(tx, mailbox_id)
         tx.events.append(Expunged(mailbox_id, uids, modseq, origin))
+
+    def _removal(
+        self, tx: Transaction, mailbox_id: int, rows: Sequence[Gone], origin: object | None = None
+    ) -> Generator[None, None, None]:
+        """`_remove` in steps: bodies lie scattered and take 10 to 40 us each."""
+        self._remove(tx, mailbox_id, rows, origin, release=False)
+        for start in range(0, len(rows), BODIES):
+            yield
+            self._release(tx, [(row[3], row[2]) for row in rows[start : start + BODIES]])
 
     def _forget(self, tx: Transaction, mailbox_id: int) -> None:
         """Keep the log of expunged UIDs within its limit."""

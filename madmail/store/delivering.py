@@ -112,7 +112,7 @@ class Delivering(Mailboxes):
         elif blob is not None:
             tx.dropped.append(blob)
         for route, trim in places:
-            self._trim(tx, trim)
+            yield from self._trim(tx, trim)
             uid, modseq = self._allocate(tx, route.inbox_id, 1, 1, size)
             tx.execute(INSERT, (route.inbox_id, uid, 0, '', now, size, modseq, body_id))
             tx.events.append(Appended(route.inbox_id, (uid,), modseq))

@@ -222,6 +222,9 @@ class Store(Protocol):
     def limit(self, *, quota_default: int, trim_from: float, trim_to: float) -> None:
         """Quota of accounts without their own, and where trimming begins and ends, from now on."""
 
+    def trim(self, account_id: int) -> None:
+        """Have an account that stands above its mark give up what is too much; returns at once."""
+
     def barrier(self) -> None:
         """Return when every write queued so far is durable (the heartbeat)."""
 
@@ -343,6 +346,7 @@ class Store(Protocol):
     def outbox_list(self) -> list[OutboxEntry]: ...
     def outbox_count(self) -> dict[str, int]:
         """How many entries wait, by domain."""
+
     def outbox_retry(
         self,
         entry_id: int,

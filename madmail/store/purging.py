@@ -7,9 +7,9 @@ decides between the calls how much of the loop it takes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
-from madmail.store.commit import Transaction
+from madmail.store.commit import Transaction, Work
 from madmail.store.database import SLICE, Row
 from madmail.store.interface import Flag, Purged
 from madmail.store.outbox import Outbox
@@ -79,15 +79,16 @@ class Purging(Outbox):
             return Purged(len(found), sum(row[2] for row in found), last)
         uids = [row[0] for row in found]
 
-        def work(tx: Transaction) -> tuple[int, int]:
+        def work(tx: Transaction) -> Generator[None, None, tuple[int, int]]:
             rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
             if seen is not None:  # it may have been changed since
                 rows = [row for row in rows if bool(row[1] & Flag.SEEN) is seen]
             if rows:
-                self._remove(tx, mailbox_id, rows)
+                yield from self._removal(tx, mailbox_id, rows)
             return len(rows), sum(row[2] for row in rows)
 
-        return Purged(*self._submit(work), last)
+        job: Work[tuple[int, int]] = work
+        return Purged(*self._submit(job), last)
 
     def remove(
         self, mailbox_id: int, uids: Sequence[int], origin: object | None = None
@@ -97,16 +98,21 @@ class Purging(Outbox):
         ordered = sorted(set(uids))
         removed: list[int] = []
         for start in range(0, len(ordered), SLICE):
-            some = ordered[start : start + SLICE]
-
-            def work(tx: Transaction, some: Sequence[int] = some) -> list[int]:
-                rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, some)
-                if rows:
-                    self._remove(tx, mailbox_id, rows, origin)
-                return [row[0] for row in rows]
-
-            removed += self._submit(work)
+            removed += self._submit(
+                self._taking(mailbox_id, ordered[start : start + SLICE], origin)
+            )
         return removed
+
+    def _taking(
+        self, mailbox_id: int, uids: Sequence[int], origin: object | None
+    ) -> Work[list[int]]:
+        def work(tx: Transaction) -> Generator[None, None, list[int]]:
+            rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
+            if rows:
+                yield from self._removal(tx, mailbox_id, rows, origin)
+            return [row[0] for row in rows]
+
+        return work
 
     # -- dates that cannot be right
 

@@ -18,12 +18,12 @@ import heapq
 import sqlite3
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TypedDict
 
 from madmail.settings import Settings
-from madmail.store.commit import Transaction
+from madmail.store.commit import Transaction, Work
 from madmail.store.database import SLICE, Gone
 from madmail.store.interface import OverQuota
 from madmail.store.messages import Messages
@@ -147,11 +147,23 @@ class Room(Messages):
                 self._fruitless.popitem(last=False)
         return list(chosen.items()), freed, rows
 
-    def _trim(self, tx: Transaction, trim: Trim) -> None:
-        for mailbox_id, rows in trim:
-            self._remove(tx, mailbox_id, rows)
+    def trim(self, account_id: int) -> None:
+        """Have an account that stands above its mark give up what is too much, in slices."""
+        account = self.account_by_id(account_id)
+        if account is None:
+            return
+        quota = self.quota_default if account.quota < 0 else account.quota
+        if self.usage(account_id)[0] > quota * self.trim_from > 0:
+            self._fruitless.pop(account_id, None)
+            self._trim_later(account_id)
 
-    def _trim_slice(self, tx: Transaction, account_id: int, incoming: int) -> None:
+    def _trim(self, tx: Transaction, trim: Trim) -> Generator[None, None, None]:
+        for mailbox_id, rows in trim:
+            yield from self._removal(tx, mailbox_id, rows)
+
+    def _trim_slice(
+        self, tx: Transaction, account_id: int, incoming: int
+    ) -> Generator[None, None, None]:
         """Give up one slice, towards room for `incoming`."""
         row = tx.execute('SELECT quota FROM accounts WHERE id = ?', (account_id,)).fetchone()
         if row is None:
@@ -161,10 +173,10 @@ class Room(Messages):
             'SELECT coalesce(sum(size), 0), 0 FROM mailboxes WHERE account_id = ?', (account_id,)
         ).fetchone()
         goal = used + incoming - int(quota * self.trim_to)
-        if quota <= 0 or goal <= 0:
+        if quota <= 0 or not self.trim_from or goal <= 0:
             return
         found, freed, rows = self._oldest(tx, account_id, goal)
-        self._trim(tx, found)
+        yield from self._trim(tx, found)
         if rows >= SLICE and freed < goal and not incoming:
             tx.after.append(lambda: self._trim_later(account_id))
 
@@ -174,7 +186,12 @@ class Room(Messages):
 
     def _trim_now(self, first: TrimFirst) -> None:
         """One slice, durable; the caller tries again."""
-        self._submit(lambda tx: self._trim_slice(tx, first.account_id, first.incoming))
+
+        def work(tx: Transaction) -> Generator[None, None, None]:
+            return self._trim_slice(tx, first.account_id, first.incoming)
+
+        job: Work[None] = work
+        self._submit(job)
 
     def _room_for_own(self, tx: Transaction, account_id: int, incoming: int) -> None:
         """For what the owner adds: trims, or raises OverQuota before anything is changed."""
@@ -182,4 +199,5 @@ class Room(Messages):
         trim = None if row is None else self._room(tx, account_id, row[0], incoming)
         if trim is None:
             raise OverQuota
-        self._trim(tx, trim)
+        for _ in self._trim(tx, trim):
+            pass

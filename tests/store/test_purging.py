@@ -103,6 +103,22 @@ def test_other_limits_hold_from_the_next_message_on(place: Place) -> None:
     assert place.deliver('a@localhost', data=b'x' * 10) == [Outcome.OVER_QUOTA]
 
 
+def test_a_lower_quota_is_kept_to_without_waiting_for_mail(place: Place) -> None:
+    store = place.store
+    box = place.inbox()
+    account = store.account('a@localhost')
+    place.append(box, 1500, size=100, internal_date=1000)
+    store.trim(account.id)
+    store.barrier()
+    assert len(store.uids(box)) == 1500  # it may hold them
+    store.set_quota(account.id, 50_000)
+    store.trim(account.id)
+    for _ in range(10):
+        store.barrier()
+    assert len(store.uids(box)) == 350
+    consistent(store)
+
+
 def test_without_trimming_an_account_takes_its_quota_and_no_more(place: Place) -> None:
     store = place.store
     box = place.inbox()
