@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from hashlib import sha256, sha512
+from time import sleep
 from typing import NamedTuple
 
 DEFAULT_ROUNDS = 5000
@@ -18,6 +19,7 @@ _FORM = re.compile(
     r'\$([56])\$(?:rounds=([0-9]{1,9})\$)?([^$\s]{0,16})\$([./0-9A-Za-z]{43}|[./0-9A-Za-z]{86})\Z'
 )
 _ALPHABET = './0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+_BREATH = 500  # rounds, 0.5 ms, after which another thread may have the interpreter
 _REPEATS = 42  # rounds after which what is mixed in comes again: 2 · 3 · 7
 
 
@@ -56,6 +58,8 @@ def digest(password: bytes, kind: str, rounds: int, salt: bytes) -> str:
     # An odd round hashes word + extra + digest, an even one digest + extra + word.
     extra = [word + more if number & 1 else more + word for number, more in enumerate(extra)]
     for number in range(rounds):
+        if not number % _BREATH:
+            sleep(0)
         more = extra[number % _REPEATS]
         made = make(more + made if number & 1 else made + more).digest()
     return _letters(made)
