@@ -12,13 +12,19 @@ from madmail.web.admin.answer import Answer, Handler
 
 
 def get(relay: Relay, body: dict[str, Any]) -> Answer:
-    """`{"status": "open" or "closed", "token_required"}`; closed is all that is not open."""
+    """`{"status": "open" or "closed", "token_required"}`: open, but with a token, is open, too."""
     return _switches(registration.status(relay))
 
 
 def post(relay: Relay, body: dict[str, Any]) -> Answer:
-    """`action` is `open`, `close`, or `token` for accounts by registration token only."""
+    """`action` is `open`, `close`, or `token` for accounts by registration token only.
+
+    `open` leaves it at that if tokens are required already.
+    """
     word = fields.action(body, 'open', 'close', 'closed', 'token')
+    found = registration.status(relay)
+    if word == 'open' and found['token_required']:
+        return _switches(found)
     return _switches(registration.set_registration(relay, 'closed' if word == 'close' else word))
 
 
@@ -72,7 +78,7 @@ def delete_token(relay: Relay, body: dict[str, Any]) -> Answer:
 
 
 def _switches(found: dict[str, Any]) -> Answer:
-    status = 'open' if found['open'] else 'closed'
+    status = 'closed' if found['registration'] == 'closed' else 'open'
     return Answer(body={'status': status, 'token_required': found['token_required']})
 
 

@@ -31,7 +31,7 @@ def everything(relay: Relay, body: dict[str, Any]) -> dict[str, Any]:
     state = federation.state(relay)
     message = sizes.state(relay, sizes.MESSAGE)
     answer: dict[str, Any] = {
-        'registration': 'open' if rules['open'] else 'closed',
+        'registration': 'closed' if rules['registration'] == 'closed' else 'open',
         'jit_registration': word(rules['jit_enabled']),
         'registration_token_required': word(rules['token_required']),
         'allow_inbound_remote_rcpt': 'disabled',

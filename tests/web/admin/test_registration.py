@@ -37,11 +37,13 @@ def test_registration_opens_and_closes(office: Desk) -> None:
     switch = '/admin/registration'
     assert office.ask('GET', switch) == {'status': 'open', 'token_required': False}
     assert office.ask('POST', switch, {'action': 'close'})['status'] == 'closed'
-    assert office.ask('POST', switch, {'action': 'token'}) == {
-        'status': 'closed',
-        'token_required': True,
-    }
-    assert office.ask('POST', switch, {'action': 'open'})['status'] == 'open'
+    by_token = {'status': 'open', 'token_required': True}
+    assert office.ask('POST', switch, {'action': 'token'}) == by_token
+    assert office.ask('POST', switch, {'action': 'open'}) == by_token
+    required = '/admin/settings/registration_token_required'
+    assert office.ask('GET', '/admin/settings')['registration'] == 'open'
+    assert office.ask('POST', required, {'action': 'disable'}) == {'status': 'disabled'}
+    assert office.ask('GET', switch) == {'status': 'open', 'token_required': False}
     office.ask('POST', switch, {'action': 'ajar'}, status=400)
     office.ask('POST', switch, status=400)
 
