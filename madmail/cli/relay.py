@@ -17,6 +17,8 @@ from madmail.account import dclogin
 from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
 from madmail.admin import access_token
+from madmail.admin import status as figures
+from madmail.cli.access import Access
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
 from madmail.cli.result import Failure, Result, duration, table
 from madmail.delivery.dkim import Keys
@@ -48,9 +50,11 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     commands.add_parser('version', parents=options, help='print the version').set_defaults(
         function=version
     )
-    commands.add_parser('status', parents=options, help='processes and figures').set_defaults(
-        function=status
+    status_parser = commands.add_parser('status', parents=options, help='processes and figures')
+    status_parser.add_argument(
+        '-d', '--details', action='store_true', help='listeners and exchange with other relays too'
     )
+    status_parser.set_defaults(function=status)
     commands.add_parser(
         'reload', parents=options, help='apply the configuration file anew'
     ).set_defaults(function=reload)
@@ -194,6 +198,14 @@ def version(invocation: Invocation) -> Result:
 def status(invocation: Invocation) -> Result:
     data = _ask(invocation, {'command': 'status'})
     assert data is not None
+    data['services'] = [
+        {
+            'name': 'IMAP',
+            'connections': data['imap_connections'],
+            'unique_ips': data['imap_unique_ips'],
+        }
+    ]
+    details = _details(invocation, data) if invocation.arguments.details else ''
     head = table(
         ('', ''),
         [
@@ -204,6 +216,7 @@ def status(invocation: Invocation) -> Result:
             ('running for', duration(data['uptime_seconds'])),
             ('configuration', f'generation {data["generation"]}'),
             ('accounts', data['registered_users']),
+            ('on IMAP', f'{data["imap_connections"]} from {data["imap_unique_ips"]} addresses'),
             *((f'listen.{one["name"]}', one['address']) for one in data['listeners']),
         ],
     )
@@ -222,7 +235,41 @@ def status(invocation: Invocation) -> Result:
             )
         )
     children = table(('child', 'pid', 'state', 'age', 'connections', 'cpu', 'errors'), rows)
-    return Result(data, f'{head.strip()}\n\n{children}')
+    return Result(data, f'{head.strip()}\n\n{children}{details}')
+
+
+def _details(invocation: Invocation, data: dict[str, Any]) -> str:
+    """Listeners and figures of the exchange into `data`; the latter as text."""
+    with Access(invocation.load()) as access:
+        messages = figures.traffic(access, data)
+        peers = figures.peers(access)
+    data['ports'] = [
+        {
+            'port': int(one['address'].rpartition(':')[2]),
+            'proto': 'tcp',
+            'label': one['name'],
+            'service': one['name'].removesuffix('s'),
+        }
+        for one in data['listeners']
+    ]
+    data['messages'] = messages | {'outbound': peers['outbound'], 'queued': peers['queued']}
+    data['server_tracker'] = {
+        'boot_time': data['boot_time'],
+        'uptime_seconds': data['uptime_seconds'],
+        'unique_conn_ips': data['imap_unique_ips'],
+        'unique_domains': peers['served'] - peers['ip_servers'],
+        'unique_ip_servers': peers['ip_servers'],
+    }
+    health = ', '.join(f'{count} {word}' for word, count in peers['health'].items())
+    rows = [
+        ('messages sent', messages['sent']),
+        ('messages received', messages['received']),
+        ('to other relays', peers['outbound']),
+        ('waiting', peers['queued']),
+        ('other relays', f'{peers["served"]} ({health})'),
+        ('mean time', f'{peers["mean_latency_ms"]} ms'),
+    ]
+    return f'\n\n{table(("", ""), rows).strip()}'
 
 
 def reload(invocation: Invocation) -> Result:

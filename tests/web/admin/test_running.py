@@ -267,6 +267,19 @@ def test_who_stops_or_drips_is_cut_and_holds_nobody_up(office: Office) -> None:
         stream.close()
 
 
+def test_status_of_the_command_line(office: Office) -> None:
+    relay = office.relay
+    address, password = relay.account()
+    with relay.imap(address, password):
+        data = json.loads(relay.cli('--json', 'status', '-d').stdout)['data']
+    assert data['services'] == [{'name': 'IMAP', 'connections': 1, 'unique_ips': 1}]
+    assert {one['port'] for one in data['ports']} == {*relay.ports.values(), *relay.web.values()}
+    assert {one['service'] for one in data['ports']} == {'smtp', 'submission', 'imap', 'http'}
+    assert data['server_tracker']['unique_conn_ips'] == 1
+    assert data['messages']['received'] == office.ask('GET', '/admin/status')['received_messages']
+    assert 'messages received' in relay.cli('status', '-d').stdout
+
+
 def test_reload_and_restart(tmp_path: Path) -> None:
     with WebRelay(tmp_path) as relay:
         office = Office(relay)
