@@ -1,8 +1,9 @@
 """A notice of the operator to one account or all, straight into their INBOXes.
 
-It is plain text and passes no policy.  Delta Chat shows it as an unencrypted
-message from admin@ the domain, in a chat of its own that asks for the user's
-consent like any first message of a stranger.
+It is plain text and passes no policy.  Delta Chat since 2.51 throws unencrypted mail
+away unless its user has switched `force_encryption` off; to who has, and in older
+versions, it is a message from "Admin" in a chat of its own that asks for consent,
+the subject before the text.
 """
 
 from __future__ import annotations
