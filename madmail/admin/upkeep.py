@@ -12,9 +12,6 @@ from madmail.upkeep.task import TASKS, Task, find
 
 ALL = ('prune-old-messages', 'prune-unused-accounts', 'prune-dormant-accounts', 'purge-seen')
 LEAST_AGE = 3600  # seconds
-# The settings by which a whole family is switched, and what switching it on means.
-SERVICES = {'auto_purge_seen': 'retention.read', 'message_retention': 'retention.messages'}
-READ_AGE = 86_400  # seconds: what a second device has, where nothing else was said
 
 
 def tasks(relay: Relay) -> dict[str, Any]:
@@ -95,25 +92,3 @@ def run_all(relay: Relay, **how: Any) -> dict[str, Any]:
 
 def _outcome(task: Task, deleted: int, detail: str, *, skipped: bool = False) -> dict[str, Any]:
     return {'task': task.name, 'skipped': skipped, 'deleted': deleted, 'detail': detail}
-
-
-def service(relay: Relay, name: str) -> bool:
-    """Whether one of SERVICES is on."""
-    return bool(relay.settings[SERVICES[name]])
-
-
-def set_service(relay: Relay, name: str, on: bool) -> dict[str, Any]:
-    """Switch one of SERVICES; what is on already keeps its time."""
-    setting = SERVICES[name]
-    if on != service(relay, name):
-        if not on:
-            relay.control.set_setting(setting, 'off')
-        else:
-            # Without the row that switched it off, the configuration may say how long.
-            relay.control.remove_setting(setting)
-            relay.publish('settings', {})
-            if not relay.settings[setting]:
-                default = READ_AGE if name == 'auto_purge_seen' else 30 * 86_400
-                relay.control.set_setting(setting, f'{default}s')
-        relay.publish('settings', {})
-    return {'enabled': service(relay, name), 'seconds': relay.settings[setting]}
