@@ -49,7 +49,7 @@ from madmail.smtp.reply import Fault, Reply
 from madmail.smtp.session import MALFORMED
 from madmail.store.interface import StoreFull
 from madmail.store.spool import Spool
-from madmail.web.peers import peer
+from madmail.web.peers import client
 from madmail.web.services import Services
 from madmail.web.upload import Cut, TooSlow, Upload
 
@@ -128,9 +128,8 @@ class MxDeliv:
         limit = self._size_limit()
         if limit and upload.declared > limit:
             raise Refused(falcon.HTTP_413, TOO_BIG, 'too_big')
-        if services.rate(
-            'limits.federation_per_minute_per_ip', peer(request.env.get('REMOTE_ADDR', ''))
-        ):
+        who = client(request.env, services.settings)
+        if services.rate('limits.federation_per_minute_per_ip', who):
             raise Refused(falcon.HTTP_429, TOO_MANY, 'rate_limited')
         sender = _sender(request.env.get('HTTP_X_MAIL_FROM', ''))
         if refusal := policy.inbound_sender(sender):

@@ -50,7 +50,8 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
     return address
 
 
-def _trusted(host: str, settings: Settings) -> bool:
+def trusted(host: str, settings: Settings) -> bool:
+    """Whether it is a reverse proxy of ours."""
     networks = settings['web.trusted_proxies']
     if not networks:
         return False
@@ -61,14 +62,14 @@ def _trusted(host: str, settings: Settings) -> bool:
 def client(environ: dict[str, Any], settings: Settings) -> str:
     """The address of who asks, from the WSGI environment of a request; see `peer`."""
     host: str = environ.get('REMOTE_ADDR') or ''
-    if _trusted(host, settings):
+    if trusted(host, settings):
         hops = environ.get('HTTP_X_FORWARDED_FOR', '').split(',')
         for hop in reversed(hops[-HOPS:]):
             address = _address(hop)
             if address is None:
                 break  # what is before it cannot be believed
             host = str(address)
-            if not _trusted(host, settings):
+            if not trusted(host, settings):
                 break
     return peer(host)
 
@@ -82,7 +83,7 @@ def is_secure(environ: dict[str, Any], settings: Settings) -> bool:
     """Whether a request came over TLS, to us or to a trusted proxy."""
     if environ.get('wsgi.url_scheme') == 'https':
         return True
-    if not _trusted(environ.get('REMOTE_ADDR') or '', settings):
+    if not trusted(environ.get('REMOTE_ADDR') or '', settings):
         return False
     return bool(environ.get('HTTP_X_FORWARDED_PROTO', '').strip().lower() == 'https')
 

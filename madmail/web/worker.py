@@ -38,7 +38,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from madmail import log
 from madmail.tls.context import ServerTLS, Unusable
-from madmail.web.peers import Connections, peer
+from madmail.web.peers import Connections, peer, trusted
 
 HEADER_LIMIT = 384 * 1024  # octets of a request's header: a thousand recipients and more
 HANDSHAKE_TIME = 20.0  # seconds
@@ -153,7 +153,10 @@ class Worker(GeventWorker):
         """One connection, from accept to close."""
         count = self._services.counters.count
         host = peer(addr[0]) if isinstance(addr, tuple) else ''
-        if not self._connections.enter(host, self._settings['limits.connections_per_ip']):
+        limit = self._settings['limits.connections_per_ip']
+        if host and trusted(host, self._settings):
+            limit = 0  # many clients behind one address
+        if not self._connections.enter(host, limit):
             count('refused_connections')
             client.close()
             return

@@ -19,7 +19,7 @@ import pytest
 
 from madmail.web.admin import endpoint
 from tests.system import mail
-from tests.system.relay import wait_for
+from tests.system.relay import client_tls, wait_for
 from tests.web.admin.office import Office
 from tests.web.conftest import PEER, WebRelay, answer
 
@@ -87,6 +87,25 @@ def test_status_counts_without_names(office: Office) -> None:
     assert sender[0] not in told
     assert recipient[0] not in told
     _until(lambda: office.ask('GET', '/admin/status')['imap'], {'connections': 0, 'unique_ips': 0})
+
+
+def test_addresses_on_imap_are_counted_once_over_all_gates(office: Office) -> None:
+    address, password = office.relay.account()
+    login = f'a LOGIN {address} {password}\r\n'.encode()
+    streams = []
+    for number in (2, 3, 3, 2, 3, 2, 3):
+        plain = socket.create_connection(
+            ('127.0.0.1', office.relay.ports['imaps']), 20, (f'127.0.0.{number}', 0)
+        )
+        stream = client_tls().wrap_socket(plain)
+        streams.append(stream)
+        _said(stream, b'* OK')
+        stream.sendall(login)
+        _said(stream, b'a OK')
+    found = office.ask('GET', '/admin/status')['imap']
+    assert found == {'connections': 7, 'unique_ips': 2}
+    for stream in streams:
+        stream.close()
 
 
 def test_an_account_made_here_logs_in_and_ends_here(office: Office) -> None:
