@@ -41,6 +41,7 @@ setup(
             'PGPy>=0.6',
             'dkimpy[ed25519]>=1.1',
             'standard-imghdr; python_version >= "3.13"',  # PGPy imports it
+            'IMAPClient>=3.0',
             'deltachat-rpc-server>=2.0',
             'deltachat-rpc-client>=2.0',
         ],
