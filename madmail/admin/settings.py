@@ -10,11 +10,12 @@ from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Address, SettingError
 from madmail.settings.declarations import SETTINGS, Applies
-from madmail.settings.effective import Settings
+from madmail.settings.effective import Settings, unknown
 from madmail.settings.kinds import Wrong
 
 MASK = '********'  # stands for a secret that is there
 TEXT_LIMIT = 4096  # characters
+RELOAD_TIME = 120.0  # seconds
 
 
 def value(relay: Relay, one: Name, *, secrets: bool = False) -> dict[str, Any]:
@@ -58,24 +59,76 @@ def reset(relay: Relay, one: Name) -> None:
 
 
 def write(relay: Relay, setting: str, text: str | None) -> None:
-    """Store the row of one of our settings, None = remove it.  Refused: invalid."""
+    """Store the row of one of our settings, None = remove it.
+
+    What applies on reload is reloaded; if the relay cannot serve with it (a port
+    that is taken), the row is put back as it was.  Refused: invalid, failed, busy.
+    """
     trial = Settings(relay.settings.given, relay.settings.origin)
     rows = relay.control.settings()
     try:
         for name, row in rows.items():
             if name in SETTINGS and name != setting:
                 try:
-                    trial.change(name, row)
+                    trial.store(name, row)
                 except SettingError:
                     continue  # not in force either
-        trial.change(setting, text)
+        trial.store(setting, text)
     except SettingError as error:
         raise Refused('invalid', str(error)) from None
+    _put(relay, setting, text)
+    if SETTINGS[setting].applies is Applies.RELOAD and relay.running:
+        try:
+            relay.ask_master({'command': 'reload'}, timeout=RELOAD_TIME)
+        except Refused as refused:
+            _put(relay, setting, rows.get(setting))
+            raise Refused(refused.word, f'the old value is kept: {refused.text}') from None
+    relay.publish('settings', {})
+
+
+def _put(relay: Relay, setting: str, text: str | None) -> None:
     if text is None:
         relay.control.remove_setting(setting)
     else:
         relay.control.set_setting(setting, text)
-    relay.publish('settings', {})
+
+
+def everything(relay: Relay) -> list[dict[str, Any]]:
+    """Every setting: name, value and default as text, source, when it applies, what it is."""
+    return [_told(relay, name) for name in SETTINGS]
+
+
+def one(relay: Relay, name: str) -> dict[str, Any]:
+    """One of `everything`.  Refused: missing."""
+    if name not in SETTINGS:
+        raise Refused('missing', unknown(name))
+    return _told(relay, name)
+
+
+def change(relay: Relay, name: str, text: str | None) -> dict[str, Any]:
+    """Set one of ours, None = back to what the file or default says; as `one` tells it.
+
+    Refused: missing, invalid, forbidden, failed, busy.
+    """
+    if name not in SETTINGS:
+        raise Refused('missing', unknown(name))
+    if not SETTINGS[name].storable:
+        raise Refused('forbidden', f'{name} is set in the configuration file only')
+    write(relay, name, text)
+    return _told(relay, name)
+
+
+def _told(relay: Relay, name: str) -> dict[str, Any]:
+    setting = SETTINGS[name]
+    return {
+        'name': name,
+        'value': setting.kind.plain(relay.settings[name]),
+        'default': setting.kind.plain(setting.default),
+        'source': relay.settings.source(name),
+        'applies': setting.applies.value,
+        'unit': setting.unit,
+        'doc': setting.doc,
+    }
 
 
 def is_on(relay: Relay, switch: Switch) -> bool:

@@ -113,7 +113,13 @@ class Access:
             if not self.running:
                 self._lock = lock(self.state_dir)
             self.control = Control(self.state_dir)
-            overlay(settings, self.control.settings())
+            # Stored values that are not in force, and why.
+            self.unusable = dict.fromkeys(
+                overlay(settings, self.control.settings(), generation=True),
+                'it does not fit this version or the other settings',
+            )
+            if self.running:
+                self.unusable = self._unusable()
         except (Stop, OSError, sqlite3.Error, NewerVersion) as error:
             raise Failure(str(error)) from None
 
@@ -164,7 +170,7 @@ class Access:
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         """Tell the processes of the relay, if it runs."""
         if topic == 'settings':
-            overlay(self.settings, self.control.settings())
+            overlay(self.settings, self.control.settings(), generation=True)
         if self.running:
             try:
                 control.ask(self.state_dir, {'command': 'publish', 'topic': topic, 'data': data})
@@ -181,6 +187,13 @@ class Access:
             raise Refused('busy' if error.busy else 'failed', str(error)) from None
         except OSError:
             raise Refused('unavailable', 'the relay does not answer') from None
+
+    def _unusable(self) -> dict[str, str]:
+        try:
+            told = control.ask(self.state_dir, {'command': 'unusable'})
+        except (control.NotRunning, control.Refused, OSError):
+            return {}
+        return dict(told or {})
 
     def _is_running(self) -> bool:
         try:

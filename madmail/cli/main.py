@@ -26,8 +26,10 @@ from madmail.cli import (
     imap_mboxes,
     imap_msgs,
     notice,
+    ports,
     registration,
     relay,
+    settings,
     tasks,
 )
 from madmail.cli.invocation import Invocation
@@ -63,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     for family in (
         relay,
+        settings,
+        ports,
         admin_token,
         accounts,
         registration,

@@ -433,6 +433,7 @@ class CourierRole:
 
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
+        self._live.refresh()
         now = time.monotonic()
         return all(not loop.dead for loop in self._loops) and all(
             now - turned < STUCK for turned in self._turned.values()

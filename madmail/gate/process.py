@@ -22,6 +22,7 @@ from madmail.gate.connection import Connection, dialogue_of
 from madmail.gate.dialogue import Farewell
 from madmail.gate.gate import READ, Gate, Service
 from madmail.gate.peers import SIZE, Peers
+from madmail.store.control import LiveSettings
 from madmail.tls.context import ServerTLS, Unusable
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class GateRole:
         self._renewal_check = 0.0
         self._gate: Gate | None = None
         self._tls: ServerTLS | None = None
+        self._live: LiveSettings | None = None
 
     @property
     def gate(self) -> Gate:
@@ -102,6 +104,8 @@ class GateRole:
                 listener.setblocking(False)
                 service = Service(name, protocol, implicit, self._tls.context(alpn))
                 self._doors.append(Door(loop, listener, service))
+        live = self._live = LiveSettings(context.state_dir, context.settings)
+        context.bus.subscribe('settings', lambda data: live.reload())
         self._open_doors()
         self._renewal_check = time.monotonic()
         self._watch = loop.timer(CERTIFICATE_CHECK, CERTIFICATE_CHECK)
@@ -109,6 +113,8 @@ class GateRole:
 
     def check(self) -> bool:
         """Whether the loop turns and connections are accepted, or deliberately not."""
+        assert self._live is not None
+        self._live.refresh()
         turned = Event()
         timer = get_hub().loop.timer(0.0)
         timer.start(turned.set)

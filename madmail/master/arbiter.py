@@ -29,7 +29,7 @@ from typing import Any
 
 from madmail import log
 from madmail.bus.frame import pack
-from madmail.master import child, exits, process
+from madmail.master import child, exits, process, services
 from madmail.master.control import ControlServer
 from madmail.master.exits import Stop
 from madmail.master.listeners import Listeners
@@ -93,6 +93,8 @@ class Arbiter:
         self._statistics_number = 0
         self._asked = 0.0
         self.ledger = Ledger()
+        self.unusable: dict[str, str] = {}  # stored settings that are not in force, and why
+        self.trouble: dict[str, str] = {}  # services that are switched on and cannot run, and why
 
     # -- life
 
@@ -116,10 +118,11 @@ class Arbiter:
             settings['state_dir'], settings['processes.shards'], auto_shards(), self.user
         )
         try:
+            services.lay(self, settings)
             configure_log(settings, self.user)
             self._roles = preload(self.plan)
             self.tls = self.make_tls(settings)
-            self.listeners.bind(settings, self.plan.listeners)
+            services.bind(self, settings)
             for kind in self.plan.kinds:
                 count = self.plan.count(kind, settings, self.state.shards)
                 self.posts += [Post(kind, index) for index in range(count)]
@@ -300,6 +303,8 @@ class Arbiter:
 
     def publish(self, frame: dict[str, Any], origin: Process | None = None) -> None:
         """Pass an event on to all children but the one it comes from."""
+        if frame['topic'] == 'settings' and not self.reloading and not self.stopping:
+            services.switch(self)
         data = pack({'kind': 'event', 'topic': frame['topic'], 'data': frame['data']})
         for one in self.processes.values():
             if one is not origin:

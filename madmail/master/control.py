@@ -119,6 +119,8 @@ class ControlServer:
             client.number = self._arbiter.ask_statistics()
             client.deadline = time.monotonic() + STATISTICS_TIME
             client.command = 'status'
+        elif command == 'unusable':
+            self._answer(client, {'ok': True, 'data': self._arbiter.unusable})
         elif command == 'reload':
             if request.get('alone') and self._arbiter.reload_wanted:
                 error = 'another reload is waiting already'
@@ -190,6 +192,8 @@ def status(arbiter: Arbiter) -> dict[str, Any]:
             {'name': name, 'address': str(address)}
             for name, address in arbiter.listeners.addresses()
         ],
+        'unusable': arbiter.unusable,
+        'trouble': arbiter.trouble,
         'past': arbiter.ledger.past,
         'starts': arbiter.ledger.starts,
         'children': sorted(children, key=lambda c: (str(c['kind']), c['generation'], c['index'])),

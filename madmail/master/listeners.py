@@ -17,7 +17,10 @@ _LISTEN = '0A'  # TCP_LISTEN as /proc/net/tcp writes it
 
 
 class Listeners:
-    """The TCP listeners of a relay by name; kept open over reloads."""
+    """The listeners of a relay by name; kept open over reloads.
+
+    A name with /udp means datagrams at the addresses of the setting without it.
+    """
 
     def __init__(self) -> None:
         self._sockets: dict[tuple[str, Address], socket.socket] = {}
@@ -25,7 +28,7 @@ class Listeners:
     def named(self, names: Iterable[str], settings: Settings) -> dict[str, list[socket.socket]]:
         """The sockets of `names` that `settings` wants, in the form a child gets them."""
         return {
-            name: [self._sockets[name, address] for address in settings[f'listen.{name}']]
+            name: [self._sockets[name, address] for address in _addresses(settings, name)]
             for name in names
         }
 
@@ -40,7 +43,7 @@ class Listeners:
         fresh: dict[tuple[str, Address], socket.socket] = {}
         try:
             for name in names:
-                for address in settings[f'listen.{name}']:
+                for address in _addresses(settings, name):
                     if (name, address) not in self._sockets:
                         fresh[name, address] = bind(name, address)
         except Stop:
@@ -51,7 +54,7 @@ class Listeners:
 
     def keep(self, settings: Settings, names: Iterable[str]) -> None:
         """Close what `settings` does not want any more."""
-        wanted = {(name, a) for name in names for a in settings[f'listen.{name}']}
+        wanted = {(name, a) for name in names for a in _addresses(settings, name)}
         for key in [key for key in self._sockets if key not in wanted]:
             self._sockets.pop(key).close()
 
@@ -68,20 +71,28 @@ class Listeners:
         self._sockets.clear()
 
 
+def _addresses(settings: Settings, name: str) -> tuple[Address, ...]:
+    found: tuple[Address, ...] = settings[f'listen.{name.partition("/")[0]}']
+    return found
+
+
 def bind(name: str, address: Address) -> socket.socket:
     """A non-blocking listening socket.  Raises Stop with the reason."""
+    datagrams = name.endswith('/udp')
     host = '127.0.0.1' if address.host == 'localhost' else address.host
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = socket.socket(family, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
     except OSError as error:
         raise Stop(PORT, f'listen.{name}: {address}: {error.strerror}') from None
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if not datagrams:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind((host, address.port))
-        listener.listen(BACKLOG)
+        if not datagrams:
+            listener.listen(BACKLOG)
         listener.setblocking(False)
     except OSError as error:
         listener.close()

@@ -6,7 +6,7 @@ import importlib
 import mmap
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Renewal(Enum):
     OVERLAP = 'new ones first, the old ones linger until their connections end'
     TAKEOVER = 'the successor waits for the sessions of the old one'
     AFTER = 'the old one ends before the new one begins'
+    STAY = 'it goes on, and takes live settings over'
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Kind:
     name: str
     role: str  # 'package.module:Class'
     renewal: Renewal
-    listeners: tuple[str, ...] = ()  # names of listen.* it accepts on
+    listeners: tuple[str, ...] = ()  # names of listen.* it accepts on; NAME/udp for datagrams
     own_listener: bool = False  # a Unix socket run/NAME-N.sock of its own, as 'NAME'
+    switched: bool = False  # live settings decide how many run
 
     def load(self) -> Callable[[ChildContext], Role]:
         """Import the role's class.  Raises Stop when the installation is broken."""
@@ -52,7 +54,8 @@ class Kind:
 class Plan:
     """The kinds of children, in the order in which they start; stopping is the other way round.
 
-    `count` tells how many of a kind run.  `shared` is memory for the OVERLAP
+    `count` tells how many of a kind run; of a `switched` kind it is asked whenever a live
+    setting has changed. `shared` is memory for the OVERLAP
     kind, which has `slots` places; `forget(shared, slot)` cleans up behind a
     child of it that died.  `tls` makes what all of its children of one
     generation share: the certificate, read while we may, and the ticket keys.
@@ -64,10 +67,15 @@ class Plan:
     shared: mmap.mmap | None = None
     forget: Callable[[mmap.mmap, int], None] | None = None
     tls: Callable[[Settings, Path], object] | None = None
-    listeners: tuple[str, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.listeners = tuple(name for kind in self.kinds for name in kind.listeners)
+    def listening(self, settings: Settings) -> list[str]:
+        """Names of the listeners of all kinds that run."""
+        return [
+            name
+            for kind in self.kinds
+            if not kind.switched or self.count(kind, settings, 1)
+            for name in kind.listeners
+        ]
 
 
 # What gevent would import when its loop begins: once here instead of in every

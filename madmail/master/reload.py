@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from madmail import log
+from madmail.master import services
 from madmail.master.exits import CONFIGURATION, Stop
 from madmail.master.plan import Renewal
 from madmail.master.post import BOOT_ATTEMPTS, Post
@@ -31,17 +32,18 @@ def reload_steps(arbiter: Arbiter) -> Iterator[None]:
     settings = _load(arbiter)
     old = arbiter.settings
     tls = arbiter.make_tls(settings)
-    arbiter.listeners.bind(settings, arbiter.plan.listeners)
+    arbiter.listeners.bind(settings, arbiter.plan.listening(settings))
     previous, arbiter.tls = arbiter.tls, tls
     try:
         yield from _gates(arbiter, settings)
     except Stop:
         arbiter.tls = previous
-        arbiter.listeners.keep(old, arbiter.plan.listeners)
+        arbiter.listeners.keep(old, arbiter.plan.listening(old))
         raise
-    arbiter.listeners.keep(settings, arbiter.plan.listeners)
+    arbiter.listeners.keep(settings, arbiter.plan.listening(settings))
     yield from _shards(arbiter)
     yield from _courier(arbiter)
+    yield from services.renew(arbiter, old)
     _log.info('reloaded', generation=arbiter.generation)
 
 
@@ -52,6 +54,7 @@ def _load(arbiter: Arbiter) -> Settings:
         raise Stop(CONFIGURATION, 'there is no configuration file to read again')
     try:
         settings = arbiter.load()
+        services.lay(arbiter, settings)
     except SettingError as error:
         raise Stop(CONFIGURATION, str(error)) from None
     for name, setting in SETTINGS.items():

@@ -63,6 +63,11 @@ class Setting:
     def live(self) -> bool:
         return self.applies is Applies.LIVE
 
+    @property
+    def storable(self) -> bool:
+        """Whether it may be a row of the control database, which is laid over the file."""
+        return self.applies is not Applies.RESTART
+
 
 SETTINGS: dict[str, Setting] = {}
 

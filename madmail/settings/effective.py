@@ -76,6 +76,16 @@ class Settings:
         setting = declared(name)
         if not setting.live:
             raise SettingError(f'{name} does not apply live, but {setting.applies.value}')
+        self.store(name, text)
+
+    def store(self, name: str, text: str | None) -> None:
+        """Apply a stored row, also of a setting that applies on reload; None as for `change`.
+
+        For who is about to start with these settings, or shows them.
+        """
+        setting = declared(name)
+        if not setting.storable:
+            raise SettingError(f'{name} is set in the configuration file only')
         values = dict(self._values)
         if text is None:
             value = self.given.get(name, setting.default)

@@ -55,6 +55,14 @@ class Kind:
             return "'" + text.replace("'", "''") + "'"
         return text
 
+    def plain(self, value: object) -> str:
+        """The value as `parse` takes it."""
+        if value is None or isinstance(value, str):
+            return str(value or '')
+        if isinstance(value, tuple):
+            return ', '.join(map(str, value))
+        return self.show(value)
+
 
 class Text(Kind):
     """One line of text."""

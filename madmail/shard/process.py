@@ -80,7 +80,7 @@ class Shard:
             inherited = list(inheritance.receive())
         get_hub().threadpool.maxsize = THREADS
         settings = self.settings
-        live = LiveSettings(self.context.state_dir, settings)
+        self._live = LiveSettings(self.context.state_dir, settings)
         self.store: Store = open_store(self.directory, **room(settings))
         self.blocklist = Blocklist(self.context.state_dir)
         self.admission = Admission(
@@ -124,7 +124,7 @@ class Shard:
         subscribe = self.context.bus.subscribe
         subscribe('blocklist', lambda data: self.blocklist.reload())
         subscribe('federation', lambda data: federation.reload())
-        subscribe('settings', lambda data: self._refresh(live))
+        subscribe('settings', lambda data: self._refresh())
         for state, stream in inherited:
             self._adopt(state, stream)
         self.sessions.start()
@@ -135,6 +135,8 @@ class Shard:
     def check(self) -> bool:
         """The heartbeat goes the way of a write: through the commit thread to disk."""
         self.store.barrier()
+        if self._live.refresh():
+            self.store.limit(**room(self.settings))
         return True
 
     def retire(self) -> None:
@@ -184,8 +186,8 @@ class Shard:
 
     # -- inside
 
-    def _refresh(self, live: LiveSettings) -> None:
-        live.reload()
+    def _refresh(self) -> None:
+        self._live.reload()
         self.store.limit(**room(self.settings))
 
     def _observe(self, events: Sequence[Event]) -> None:

@@ -293,10 +293,23 @@ class Blocklist:
 class LiveSettings:
     """The settings rows laid over a process's `Settings`, which stays the same object."""
 
-    def __init__(self, state_dir: Path, settings: Settings) -> None:
+    def __init__(self, state_dir: Path, settings: Settings, *, generation: bool = False) -> None:
+        """With `generation` the rows that apply on reload are laid once, now."""
         self._control = Control(state_dir)
         self._settings = settings
+        self._changes = self._control.changes()
+        if generation:
+            overlay(settings, self._control.settings(), generation=True)
         self.reload()
+
+    def refresh(self) -> bool:
+        """Read the rows anew if anything was changed: for when nobody told us."""
+        changes = self._control.changes()
+        if changes == self._changes:
+            return False
+        self._changes = changes
+        self.reload()
+        return True
 
     def reload(self) -> None:
         """Read the rows anew; one that does not fit any more is left out and logged."""

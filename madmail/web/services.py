@@ -68,7 +68,7 @@ class Services:
         self.metrics_at: set[tuple[str, str]] = set()
         self._spools = spools(state_dir, slot)
         self._control = Control(state_dir)
-        self._live = LiveSettings(state_dir, settings)
+        self._live = LiveSettings(state_dir, settings, generation=True)
         self._changes = self._control.changes()
         self._rates: dict[str, Gcra] = {}
         self._peer_key = peer_key or os.urandom(flood.KEY_SIZE)
