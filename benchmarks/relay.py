@@ -44,7 +44,8 @@ BASELINE = Path(__file__).with_name('baseline.json')
 Person = tuple[str, str]
 
 # figure: (unit, goal, smaller is better)
-GOALS: dict[str, tuple[str, float | None, bool]] = {
+Goals = dict[str, tuple[str, float | None, bool]]
+GOALS: Goals = {
     'message_cpu': ('ms', 1.0, True),
     'message_cpu_one_at_a_time': ('ms', None, True),
     'message_cpu_with_download': ('ms', None, True),
@@ -423,12 +424,12 @@ def keep_best(best: dict[str, float], figures: dict[str, float]) -> None:
         best[name] = choose(value, best.get(name, value))
 
 
-def compare(figures: dict[str, float], worse_by: float) -> bool:
+def compare(figures: dict[str, float], worse_by: float, goals: Goals = GOALS) -> bool:
     """Print the figures beside baseline and goal; whether none is worse than allowed."""
     recorded = json.loads(BASELINE.read_text())['figures'] if BASELINE.exists() else {}
     good = True
     print(f'{"figure":32} {"now":>10} {"baseline":>10} {"ratio":>6} {"goal":>8}', file=sys.stderr)
-    for name, (unit, goal, smaller) in GOALS.items():
+    for name, (unit, goal, smaller) in goals.items():
         if name not in figures:
             continue
         now, then = figures[name], recorded.get(name)
@@ -448,6 +449,22 @@ def compare(figures: dict[str, float], worse_by: float) -> bool:
             file=sys.stderr,
         )
     return good
+
+
+def machine() -> dict[str, Any]:
+    return {
+        'cpus': os.cpu_count(),
+        'python': platform.python_version(),
+        'kernel': platform.release(),
+        'load_average': round(os.getloadavg()[0], 2),
+    }
+
+
+def record(figures: dict[str, float], **more: Any) -> None:
+    """Put these into the baseline; other figures stay."""
+    kept = json.loads(BASELINE.read_text()) if BASELINE.exists() else {'figures': {}}
+    kept['figures'].update(figures)
+    BASELINE.write_text(json.dumps({**kept, **more}, indent=1) + '\n')
 
 
 def main() -> int:
@@ -492,21 +509,13 @@ def main() -> int:
         keep_best(figures, bench.figures)
     result = {
         'figures': {name: round(value, 4) for name, value in figures.items()},
-        'machine': {
-            'cpus': os.cpu_count(),
-            'python': platform.python_version(),
-            'kernel': platform.release(),
-            'load_average': round(os.getloadavg()[0], 2),
-        },
+        'machine': machine(),
         'load': {'messages': arguments.messages, 'connections': arguments.connections},
     }
     good = compare(figures, arguments.check or float('inf'))
     print(json.dumps(result, indent=1))
     if arguments.record:
-        kept = json.loads(BASELINE.read_text()) if BASELINE.exists() else {'figures': {}}
-        kept['figures'].update(result['figures'])
-        kept['machine'], kept['load'] = result['machine'], result['load']
-        BASELINE.write_text(json.dumps(kept, indent=1) + '\n')
+        record(result['figures'], machine=result['machine'], load=result['load'])
     return 0 if good else 1
 
 
