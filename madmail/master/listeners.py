@@ -6,7 +6,7 @@ import errno
 import os
 import re
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from madmail.master.exits import PORT, Stop
@@ -45,12 +45,20 @@ class Listeners:
             for name in names:
                 for address in _addresses(settings, name):
                     if (name, address) not in self._sockets:
-                        fresh[name, address] = bind(name, address)
+                        fresh[name, address] = bind(name, address, self._beside(name, address))
         except Stop:
             for listener in fresh.values():
                 listener.close()
             raise
         self._sockets.update(fresh)
+
+    def _beside(self, name: str, address: Address) -> list[socket.socket]:
+        """Ours of the same service and port at other addresses, such as the wildcard."""
+        return [
+            listener
+            for (other, theirs), listener in self._sockets.items()
+            if other == name and theirs.port == address.port and address.port
+        ]
 
     def keep(self, settings: Settings, names: Iterable[str]) -> None:
         """Close what `settings` does not want any more."""
@@ -76,8 +84,11 @@ def _addresses(settings: Settings, name: str) -> tuple[Address, ...]:
     return found
 
 
-def bind(name: str, address: Address) -> socket.socket:
-    """A non-blocking listening socket.  Raises Stop with the reason."""
+def bind(name: str, address: Address, beside: Sequence[socket.socket] = ()) -> socket.socket:
+    """A non-blocking listening socket.  Raises Stop with the reason.
+
+    `beside` may overlap: 0.0.0.0:143 is still open when 127.0.0.1:143 replaces it.
+    """
     datagrams = name.endswith('/udp')
     host = '127.0.0.1' if address.host == 'localhost' else address.host
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
@@ -90,14 +101,31 @@ def bind(name: str, address: Address) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((host, address.port))
-        if not datagrams:
-            listener.listen(BACKLOG)
+        try:
+            _open(listener, (host, address.port), datagrams)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or not beside:
+                raise
+            # For this one moment only: with the option left on, anybody of our user could
+            # share the port, a second relay by mistake for example.
+            for each in (listener, *beside):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            try:
+                _open(listener, (host, address.port), datagrams)
+            finally:
+                for each in (listener, *beside):
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
         raise Stop(PORT, f'listen.{name}: {address}: {_reason(error, address)}') from None
     return listener
+
+
+def _open(listener: socket.socket, at: tuple[str, int], datagrams: bool) -> None:
+    listener.bind(at)
+    if not datagrams:
+        listener.listen(BACKLOG)
 
 
 def _reason(error: OSError, address: Address) -> str:
