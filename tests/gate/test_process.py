@@ -99,6 +99,9 @@ def test_statistics_are_numbers_without_names(
     # The numbers of peers are keyed hashes, and the master only counts them.
     peers = found.pop('peers')
     assert len(peers) % 8 == 0
+    octets = found.pop('octets')
+    assert octets['imap']['sent'] > 0
+    assert octets['smtp'] == {'received': 0, 'sent': 0}
     assert socket.inet_aton('127.0.0.1') not in peers
     assert all(isinstance(value, int) for value in found.values())
     assert found['connections'] == found['handshakes'] == found['logins'] == found['pipes'] == 1
