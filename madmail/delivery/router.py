@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -76,6 +77,15 @@ def header_block(body: Body) -> bytes:
     start = body.read(0, HEADERS_LIMIT)
     end = start.find(b'\r\n\r\n')
     return start if end < 0 else start[: end + 2]
+
+
+def fingerprint(recipients: Sequence[str]) -> blake2b:
+    """To be fed with what is kept of a message from elsewhere; its digest is a `message_id`.
+
+    What is kept has neither trace fields nor signatures, so a sender that comes
+    again, another way even, gives the same.
+    """
+    return blake2b('\n'.join(recipients).encode(), digest_size=ID_LENGTH)
 
 
 class Router:

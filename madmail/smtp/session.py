@@ -10,10 +10,12 @@ found good, and nothing is answered before it is durable.
 from __future__ import annotations
 
 import time
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
 from madmail.account.limits import message_size
+from madmail.delivery.router import fingerprint
 from madmail.message.inspection import Direction, Inspection, Rules
 from madmail.shard.turns import share, yield_to_others
 from madmail.shard.wire import Gone, Idle
@@ -54,7 +56,7 @@ _log = log.get('smtp')
 class Incoming:
     """A message on its way in: decoder, inspection, origin (from elsewhere), spool."""
 
-    __slots__ = ('_trouble', 'decoder', 'inspection', 'origin', 'seen', 'spool')
+    __slots__ = ('_trouble', 'decoder', 'fingerprint', 'inspection', 'origin', 'seen', 'spool')
 
     def __init__(
         self,
@@ -62,8 +64,10 @@ class Incoming:
         inspection: Inspection,
         origin: Origin | None,
         spool: Spool,
+        fingerprint: blake2b | None,
     ) -> None:
         self.decoder = decoder
+        self.fingerprint = fingerprint  # from elsewhere
         self.inspection = inspection
         self.origin = origin
         self.spool = spool
@@ -86,12 +90,18 @@ class Incoming:
             if self.origin is not None:
                 self.origin.feed(octets)  # as they came, before anything is scrubbed
             if kept:
-                self.spool.append(kept)
+                self.keep(kept)
         except StoreFull:
             self._give_up()
         except Exception as error:
             _log.exception('inspection failed', error)
             self._give_up()
+
+    def keep(self, octets: bytes) -> None:
+        """The next octets to store.  Raises StoreFull."""
+        self.spool.append(octets)
+        if self.fingerprint is not None:
+            self.fingerprint.update(octets)
 
     def _give_up(self) -> None:
         self.spool.discard()
@@ -268,8 +278,11 @@ class SmtpSession:
             recipients=sum(recipient != own for recipient in transaction.recipients),
             own=own,
         )
-        origin = None if own else self.shard.origin()
-        return Incoming(decoder, inspection, origin, self.shard.spool())
+        spool = self.shard.spool()
+        if own:
+            return Incoming(decoder, inspection, None, spool, None)
+        digest = fingerprint(list(transaction.recipients))
+        return Incoming(decoder, inspection, self.shard.origin(), spool, digest)
 
     def _data(self) -> bytes | None:
         wire = self.wire
@@ -386,7 +399,7 @@ class SmtpSession:
         if verdict.reply is not None:
             return verdict.reply
         if verdict.rest:
-            reception.spool.append(verdict.rest)
+            reception.keep(verdict.rest)
         router = self.shard.router
         recipients = list(transaction.recipients)
         account = self.dialogue.account
@@ -399,6 +412,6 @@ class SmtpSession:
             if refusal is not None:
                 return refusal
         body = reception.spool.finish()
-        if account:
+        if reception.fingerprint is None:
             return router.submit(account, recipients, body)
-        return router.receive(recipients, body)
+        return router.receive(recipients, body, reception.fingerprint.digest())

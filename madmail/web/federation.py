@@ -24,22 +24,21 @@ is 507, taken knowingly: otherwise mail would vanish that its sender thinks
 delivered, and as mailboxes are trimmed, it needs a message that is larger than
 what is left of a whole quota.
 
-A repeated request with the same octets for the same recipients is stored once
-within a day, so a peer that lost our answer may ask again.
+The same message for the same recipients is stored once within a day, so a peer
+that lost our answer may ask again, here or at port 25.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from hashlib import blake2b
 from typing import NamedTuple
 
 import falcon
 import gevent
 
 from madmail import log
-from madmail.delivery.router import FULL, ID_LENGTH, TROUBLE
+from madmail.delivery.router import FULL, TROUBLE, fingerprint
 from madmail.message.inspection import Direction, Inspection, Rules
 from madmail.shard.calls import ShardUnavailable
 from madmail.smtp import grammar
@@ -169,7 +168,7 @@ class MxDeliv:
         inspection = self._inspection(reverse_path, len(recipients), limit)
         origin = services.origin() if services.origin is not None else None
         local = [recipient for recipient in recipients if services.policy.local(recipient)]
-        digest = blake2b('\n'.join(local).encode(), digest_size=ID_LENGTH)
+        digest = fingerprint(local)
         lines = Chunks()
         for piece in upload.pieces():
             if limit and upload.received > limit:

@@ -187,6 +187,7 @@ def test_a_courier_whose_removal_got_no_answer_reports_once(relay: Relay) -> Non
 def test_a_session_stores_what_it_answers_250_for(relay: Relay) -> None:
     shard = SimpleNamespace(
         settings=relay.settings,
+        store=relay.stores[0],
         router=relay.router,
         hostname=DOMAIN,
         spool=lambda: Spool(relay.directory / '0'),

@@ -554,13 +554,24 @@ def test_port_25_has_no_auth(shard: TestingShard) -> None:
     assert Client(shard, '').codes('AUTH PLAIN AAAA\r\n') == [503]
 
 
+def test_a_server_that_comes_again_delivers_once(shard: TestingShard, store: MemoryStore) -> None:
+    data = MESSAGE.replace(ALICE.encode(), b'x@y.example')
+    begin = f'MAIL FROM:<x@y.example>\r\nRCPT TO:<{BOB}>\r\nDATA\r\n'
+    transcripts = {Client(shard, '').send(begin, data + b'.\r\n') for _ in range(2)}
+    assert len(transcripts) == 1
+    assert len(store.boxes[BOB]) == 1
+    Client(shard, '').send(begin, data.replace(b'hello', b'hallo') + b'.\r\n')
+    assert len(store.boxes[BOB]) == 2
+
+
 def test_nobody_learns_which_names_exist(shard: TestingShard, store: MemoryStore) -> None:
     names = [BOB, f'nobody-here@{DOMAIN}', f'abuse@{DOMAIN}', f'mailer-daemon@{DOMAIN}']
     names += [f'"quoted name"@{DOMAIN}', f'bob+tag@{DOMAIN}', 'postmaster']
     transcripts = set()
-    for name in names:
+    for number, name in enumerate(names):
         peer = Client(shard, '')
         data = MESSAGE.replace(ALICE.encode(), b'x@y.example')
+        data = data.replace(b'<one@', b'<%d@' % number)
         begin = f'MAIL FROM:<x@y.example>\r\nRCPT TO:<{name}>\r\nDATA\r\n'
         transcripts.add(peer.send(begin, data + b'.\r\n'))
     assert len(transcripts) == 1

@@ -77,6 +77,18 @@ def test_both_entrances_want_a_signature(
     assert not any(b'DKIM-Signature' in one for one in stored)
 
 
+def test_a_message_that_comes_again_another_way_is_stored_once(relay: WebRelay) -> None:
+    bob = relay.account('bob')
+    message = mail.encrypted(FAY, bob[0])
+    first = with_signature(message, d=PEER)
+    again = with_signature(message, d=PEER, h='from:to:subject:date')
+    for deliver, signed in ((by_http, first), (by_smtp, again), (by_smtp, first), (by_http, again)):
+        assert deliver(relay, signed, bob[0])[0] in (200, 250)
+    by_smtp(relay, with_signature(mail.encrypted(FAY, bob[0]), d=PEER), bob[0])
+    with relay.imap(*bob) as inbox:
+        assert len(wait_for(inbox, 2)) == 2
+
+
 def test_a_relay_that_waits_for_the_dns_serves_others(relay: WebRelay, names: NameServer) -> None:
     bob = relay.account('bob')
     names.silent(f'slow._domainkey.{PEER}')
