@@ -217,6 +217,34 @@ def test_fetching_what_another_session_has_expunged(filled: Fill, login: Login) 
     assert b't OK [EXPUNGEISSUED]' in client.ask('UID FETCH 1:3 (UID)')
 
 
+@pytest.mark.parametrize(
+    ('command', 'answer', 'later'),
+    [
+        ('SEARCH 1:3', '* SEARCH 1 3', '* SEARCH 1 2'),
+        ('SEARCH RETURN (ALL) ALL', '* ESEARCH (TAG "t") ALL 1,3', '* ESEARCH (TAG "t") ALL 1:2'),
+        ('SORT (ARRIVAL) UTF-8 ALL', '* SORT 1 3', '* SORT 1 2'),
+        ('THREAD REFS UTF-8 ALL', '* THREAD (1)(3)', '* THREAD (1)(2)'),
+    ],
+)
+def test_a_result_without_what_another_session_has_expunged_says_so(
+    filled: Fill, login: Login, command: str, answer: str, later: str
+) -> None:
+    """RFC 5530 3: until the client has been told, it counts a message that is in no result."""
+    client = filled(3)
+    other = login()
+    other.ask('SELECT INBOX')
+    other.ask('STORE 2 +FLAGS (\\Deleted)')
+    other.ask('EXPUNGE')
+    first, status = client.lines(command)
+    assert re.sub(r'"t\d+"', '"t"', first) == answer
+    assert status.startswith('t OK [EXPUNGEISSUED] ')
+    assert client.ask('NOOP').startswith(b'* 2 EXPUNGE\r\n')
+    first, status = client.lines(command)
+    assert re.sub(r'"t\d+"', '"t"', first) == later
+    assert status.startswith('t OK ')
+    assert 'EXPUNGEISSUED' not in status
+
+
 def test_a_message_expunged_while_it_is_streamed_is_still_answered(
     filled: Fill, login: Login
 ) -> None:

@@ -38,14 +38,14 @@ capability('SORT', 'SORT=DISPLAY', 'ESORT', 'CONTEXT=SEARCH', 'CONTEXT=SORT')
 def search(session: ImapSession, command: Command) -> bytes:
     assert isinstance(command.arguments, Search)
     _answer(session, command, command.arguments, ())
-    return b'OK Search completed'
+    return _completed(session, b'Search completed')
 
 
 @command('SORT', selected=True, tell=Tell.EXISTS | Tell.FLAGS)
 def sort(session: ImapSession, command: Command) -> bytes:
     assert isinstance(command.arguments, Sort)
     _answer(session, command, command.arguments.search, command.arguments.criteria)
-    return b'OK Sort completed'
+    return _completed(session, b'Sort completed')
 
 
 @command('CANCELUPDATE', selected=True)
@@ -61,6 +61,14 @@ def cancel_update(session: ImapSession, command: Command) -> bytes:
     if not contexts.by_tag:
         view.contexts = None
     return b'OK Updates cancelled'
+
+
+def _completed(session: ImapSession, text: bytes) -> bytes:
+    """The result leaves out messages that the client still counts (RFC 5530 3)."""
+    view = session.view
+    if view is not None and view.pending:
+        return b'OK [EXPUNGEISSUED] ' + text
+    return b'OK ' + text
 
 
 def _answer(

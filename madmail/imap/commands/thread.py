@@ -57,4 +57,5 @@ def thread(session: ImapSession, command: Command) -> bytes:
     lists = drive(session, written())
     # RFC 5256 5: nothing follows the word where nothing was found
     session.wire.write(b'* THREAD %s\r\n' % lists if lists else b'* THREAD\r\n')
-    return b'OK Thread completed'
+    # RFC 5530 3: the client still counts messages that are in no thread any more
+    return b'OK %sThread completed' % (b'[EXPUNGEISSUED] ' if view.pending else b'')
