@@ -20,6 +20,7 @@ from typing import NamedTuple
 from madmail import log
 from madmail.settings import Settings, overlay
 from madmail.store import schema
+from madmail.store.exchangers import Exchangers
 from madmail.store.registrations import Registrations
 
 _log = log.get('control')
@@ -49,7 +50,7 @@ class Endpoint(NamedTuple):
     updated: int
 
 
-class Control(Registrations):
+class Control(Registrations, Exchangers):
     """The open control database."""
 
     def __init__(self, state_dir: Path, *, any_thread: bool = False) -> None:

@@ -167,6 +167,7 @@ class OutboxEntry:
     tries: int = 0
     next_try: int = 0
     last_error: str = ''
+    leased_until: int = 0  # Unix time; whose it is until then, see store.leases
 
 
 @dataclass(slots=True)
@@ -356,15 +357,45 @@ class Store(Protocol):
         recipients: Sequence[str] | None = None,
         bounce: Body | None = None,
         sender: str = '',
+        away: OutboxEntry | None = None,
     ) -> None:
         """Count a failed try; with `recipients` only these are left, with a `bounce` about
-        the others to local `sender`, all in one transaction."""
+        the others to local `sender` or as the entry `away`, all in one transaction.
+        A lease of the entry ends."""
 
     def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
         """Put off everything for a domain without counting a try; how many entries."""
 
-    def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
-        """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction."""
+    def outbox_remove(
+        self,
+        entry_id: int,
+        bounce: Body | None = None,
+        sender: str = '',
+        *,
+        away: OutboxEntry | None = None,
+    ) -> None:
+        """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction,
+        or put it into the outbox as the entry `away`."""
+
+    def outbox_hasten(self, domain: str, now: int) -> int:
+        """Make everything for a domain due; how many entries were not."""
+
+    def outbox_held(self, domain: str, limit: int) -> int:
+        """How many entries a domain has; counts up to `limit`."""
+
+    def outbox_free(self, domains: Sequence[str], now: int) -> bool:
+        """Whether there is anything for one of the domains that nobody has leased."""
+
+    def outbox_lease(
+        self, domains: Sequence[str], now: int, until: int, limit: int, octets: int, single: bool
+    ) -> list[OutboxEntry]:
+        """The oldest entries of some domains that nobody has, kept from others `until` then."""
+
+    def outbox_claim(self, entry_id: int, now: int, until: int) -> bool:
+        """Lease one entry; False if somebody has it, or it is gone."""
+
+    def outbox_acknowledge(self, entry_ids: Sequence[int], domains: Sequence[str]) -> int:
+        """Remove entries of these domains that are safe elsewhere; how many there were."""
 
     # -- metadata (RFC 5464); mailbox_id 0 = the account's server entries
     def metadata(self, account_id: int, mailbox_id: int) -> dict[str, bytes]: ...

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from madmail.store.changes import Changes
 from madmail.store.commit import Transaction
+from madmail.store.expiry import Expiry
 from madmail.store.interface import (
     Mailbox,
     MailboxExists,
@@ -20,7 +20,7 @@ COLUMNS = (
 UNSEEN_STEP = 2000  # rows looked at in one direction before trying the other
 
 
-class Mailboxes(Changes):
+class Mailboxes(Expiry):
     """The part of the store that knows mailboxes.
 
     Everything STATUS asks for stands in the mailbox's row.

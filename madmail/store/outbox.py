@@ -11,7 +11,10 @@ from madmail.store.delivering import Delivering
 from madmail.store.interface import INLINE_LIMIT, Body, MailboxMissing, MetadataChanged, OutboxEntry
 
 POSTPONED = 500  # entries put off in one job, about 2 ms
-COLUMNS = 'id, sender, domain, recipients, created, body_id, size, tries, next_try, last_error'
+COLUMNS = (
+    'id, sender, domain, recipients, created, body_id, size, tries, next_try, last_error,'
+    ' leased_until'
+)
 
 
 def entry(row: Row) -> OutboxEntry:
@@ -24,13 +27,16 @@ class Outbox(Delivering):
     """The part of the store that keeps what waits for other relays, and annotations."""
 
     def outbox_due(self, now: int, limit: int = 100, skip: Sequence[str] = ()) -> list[OutboxEntry]:
-        """Entries whose next try has come, longest due first, but for the domains `skip`."""
+        """Entries whose next try has come, longest due first, but for the domains `skip`.
+
+        Nor those that somebody has leased (see `leases`).
+        """
         marks = ','.join('?' * len(skip))
         where = f' AND domain NOT IN ({marks})' if skip else ''
         rows = self._read(
-            f'SELECT {COLUMNS} FROM outbox WHERE next_try <= ?{where}'
+            f'SELECT {COLUMNS} FROM outbox WHERE next_try <= ? AND leased_until <= ?{where}'
             ' ORDER BY next_try, id LIMIT ?',
-            (now, *skip, limit),
+            (now, now, *skip, limit),
         )
         return [entry(row) for row in rows.fetchall()]
 
@@ -67,11 +73,13 @@ class Outbox(Delivering):
         recipients: Sequence[str] | None = None,
         bounce: Body | None = None,
         sender: str = '',
+        away: OutboxEntry | None = None,
     ) -> None:
         """Count a failed try; ignored, bounce included, when the entry is gone.
 
         With `recipients` only these are left, because the others are settled;
-        a `bounce` about those goes to local `sender` in the same transaction.
+        a `bounce` about those goes to local `sender` in the same transaction,
+        or into the outbox as the entry `away`.  A lease of the entry ends.
         """
         data, blob = self._report(bounce)
 
@@ -82,11 +90,10 @@ class Outbox(Delivering):
                     tx.dropped.append(blob)
                 return
             if bounce is not None:
-                yield from self._delivery(
-                    tx, data, blob, bounce.size, (sender,), os.urandom(16), ()
-                )
+                yield from self._give_back(tx, data, blob, bounce.size, sender, away)
             tx.execute(
-                'UPDATE outbox SET tries = tries + 1, next_try = ?, last_error = ? WHERE id = ?',
+                'UPDATE outbox SET tries = tries + 1, next_try = ?, last_error = ?,'
+                ' leased_until = 0 WHERE id = ?',
                 (next_try, error, entry_id),
             )
             if recipients is not None:
@@ -119,11 +126,19 @@ class Outbox(Delivering):
             if moved < POSTPONED:
                 return done
 
-    def outbox_remove(self, entry_id: int, bounce: Body | None = None, sender: str = '') -> None:
+    def outbox_remove(
+        self,
+        entry_id: int,
+        bounce: Body | None = None,
+        sender: str = '',
+        *,
+        away: OutboxEntry | None = None,
+    ) -> None:
         """Remove; with `bounce`, deliver it to local `sender`'s INBOX in the same transaction.
 
         Ignored, bounce included, when the entry is gone: then somebody has removed it
-        before.  A bounce for a full or missing account is dropped.
+        before.  A bounce for a full or missing account is dropped.  With `away` the
+        sender is elsewhere: the bounce goes into the outbox as that entry.
         """
         data, blob = self._report(bounce)
 
@@ -136,15 +151,26 @@ class Outbox(Delivering):
                     tx.dropped.append(blob)
                 return
             if bounce is not None:
-                delivery = self._delivery(
-                    tx, data, blob, bounce.size, (sender,), os.urandom(16), ()
-                )
-                yield from delivery
+                yield from self._give_back(tx, data, blob, bounce.size, sender, away)
             tx.execute('DELETE FROM outbox WHERE id = ?', (entry_id,))
             self._release(tx, (row,))
 
         job: Work[None] = work
         self._with_room(job, (blob,))
+
+    def _give_back(
+        self,
+        tx: Transaction,
+        data: bytes | None,
+        blob: str | None,
+        size: int,
+        sender: str,
+        away: OutboxEntry | None,
+    ) -> Generator[None, None, None]:
+        """A bounce, on its way to the sender."""
+        local = () if away is not None else (sender,)
+        remote = () if away is None else (away,)
+        yield from self._delivery(tx, data, blob, size, local, os.urandom(16), remote)
 
     def _report(self, bounce: Body | None) -> tuple[bytes | None, str | None]:
         """A bounce as octets or as a blob, whichever its size asks for."""

@@ -12,14 +12,14 @@ from collections.abc import Generator, Sequence
 from madmail.store.commit import Transaction, Work
 from madmail.store.database import SLICE, Row
 from madmail.store.interface import Flag, Purged
-from madmail.store.outbox import Outbox
+from madmail.store.leases import Leases
 
 LOOK = 2000  # rows looked at by one call, about 2 ms
 TOTAL = 4000  # mailboxes added up by one statement, about 1 ms
 ARRIVED = 'CASE WHEN saved THEN saved ELSE internal_date END'  # in its mailbox
 
 
-class Purging(Outbox):
+class Purging(Leases):
     """The part of the store that upkeep works with."""
 
     # -- removal

@@ -30,6 +30,8 @@ Notes on the shard's tables:
   internal date: always for what was delivered, and as the best guess for what is older
   than the column.
 - `meta` holds the octets that object ids are salted with (RFC 8474), as two numbers.
+- `leased_until` of an outbox entry is when it may be taken again by others than who has
+  taken it: another relay that fetches, or the courier where both may.
 - `delivered` remembers delivery ids for a day or two, by day, so that it needs
   no second index to be purged.
 """
@@ -137,6 +139,10 @@ SHARD: Sequence[Migration] = (
         # An account was made by its first login, as a rule.
         'UPDATE accounts SET first_login_day = created_day WHERE last_login_day > 0',
     ),
+    (
+        'ALTER TABLE outbox ADD COLUMN leased_until INTEGER NOT NULL DEFAULT 0',
+        'CREATE INDEX outbox_waiting ON outbox (domain)',  # in order of id
+    ),
 )
 
 CONTROL: Sequence[Migration] = (
@@ -191,6 +197,32 @@ CONTROL: Sequence[Migration] = (
         'CREATE INDEX reservations_token ON reservations (token, until)',
     ),
     ('CREATE TABLE traffic (name TEXT PRIMARY KEY, count INTEGER NOT NULL) WITHOUT ROWID',),
+    (
+        """CREATE TABLE exchangers (
+            name TEXT PRIMARY KEY,
+            url TEXT NOT NULL,
+            enabled INTEGER NOT NULL,
+            polls INTEGER NOT NULL,
+            poll_interval INTEGER NOT NULL,
+            protocol TEXT NOT NULL,
+            token TEXT NOT NULL,
+            fetches TEXT NOT NULL,
+            domains TEXT NOT NULL,
+            mode TEXT NOT NULL,
+            carries INTEGER NOT NULL,
+            pull_key BLOB NOT NULL,
+            verify INTEGER,
+            created INTEGER NOT NULL,
+            updated INTEGER NOT NULL,
+            last_poll_at INTEGER NOT NULL DEFAULT 0,
+            last_success_at INTEGER NOT NULL DEFAULT 0,
+            last_error TEXT NOT NULL DEFAULT '',
+            failures INTEGER NOT NULL DEFAULT 0,
+            pulled_total INTEGER NOT NULL DEFAULT 0,
+            refused_total INTEGER NOT NULL DEFAULT 0,
+            last_given_at INTEGER NOT NULL DEFAULT 0,
+            given_total INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
+    ),
 )
 
 

@@ -2,7 +2,7 @@
 
 Each module adds one noun to the one before: `database` (connections, bodies,
 removal), `accounts`, `messages` (reading), `room` (quota), `changes` (APPEND,
-STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `delivering`, `outbox`, `purging`.  How
+STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `delivering`, `outbox`, `leases`, `purging`.  How
 writes become durable is in `commit`, the tables in `schema`.
 """
 
