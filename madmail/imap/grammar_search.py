@@ -6,14 +6,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from madmail.imap.syntax import (
-    MAX_MODSEQ,
-    MAX_NUMBER,
+from madmail.imap.search_keys import (
     And,
-    Bad,
-    CancelUpdate,
     Comparison,
-    Criterion,
     Day,
     EmailIs,
     Everything,
@@ -26,14 +21,21 @@ from madmail.imap.syntax import (
     Or,
     Recent,
     SavedDay,
-    Search,
     SearchKey,
     Size,
-    Sort,
     Text,
-    Thread,
     Uids,
     Within,
+)
+from madmail.imap.syntax import (
+    MAX_MODSEQ,
+    MAX_NUMBER,
+    Bad,
+    CancelUpdate,
+    Criterion,
+    Search,
+    Sort,
+    Thread,
 )
 from madmail.imap.tokens import SYSTEM_FLAGS, Reader
 from madmail.store.interface import Flag

@@ -16,8 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from madmail.imap import object_id
-from madmail.imap.syntax import (
-    MAX_NUMBER,
+from madmail.imap.search_keys import (
     And,
     Comparison,
     Day,
@@ -33,11 +32,14 @@ from madmail.imap.syntax import (
     Recent,
     SavedDay,
     SearchKey,
-    SequenceSet,
     Size,
     Text,
     Uids,
     Within,
+)
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    MAX_NUMBER,
 )
 from madmail.imap.view import Ranges, inside
 from madmail.message import search_text

@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any
 from madmail.imap import responses
 from madmail.imap.commands.registry import Tell
 from madmail.imap.mailbox_name import DELIMITER
-from madmail.imap.syntax import EventGroup, Fetch, FetchItem, Section, SequenceSet
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    EventGroup,
+    Fetch,
+    FetchItem,
+    Section,
+)
 from madmail.shard.wire import OUTPUT_LIMIT
 from madmail.store.interface import MailboxNamed, MetadataChanged, SubscriptionChanged
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from madmail.imap.matching import ROWS, Unreadable
@@ -32,6 +32,8 @@ MAX_REMEMBERED = 32 * 1024 * 1024  # octets, about, of a shard's remembered keys
 ENTRY = 150  # octets an entry costs beside its text
 
 Key = int | str
+
+_NUMBERS = frozenset(('ARRIVAL', 'DATE', 'SIZE'))
 
 _HEADER_KEYS: dict[str, Callable[[Values, Message], Key]] = {
     'DATE': lambda values, row: _sent(values, row),
@@ -172,7 +174,8 @@ def arranged(
     What is expunged meanwhile is left out.
     """
     names = tuple(dict.fromkeys(criterion.name for criterion in criteria))
-    columns: dict[str, list[Key]] = {name: [] for name in names}
+    # PERF: of a list the garbage collector would look at every item.
+    columns: dict[str, Any] = {name: array('q') if name in _NUMBERS else [] for name in names}
     known = array('I')
     for row in rows_of(session, view, uids):
         keys = keys_of(session, view, row, names)
@@ -188,15 +191,14 @@ def arranged(
 
 
 def _in_order(
-    uids: array[int], criteria: Sequence[Criterion], columns: dict[str, list[Key]]
+    uids: array[int], criteria: Sequence[Criterion], columns: dict[str, Any]
 ) -> Sliced[array[int]]:
-    order = list(range(len(uids)))
+    order: Sequence[int] = range(len(uids))
     yield
     # The last criterion first: each sort keeps the order of what it finds equal, which
     # in the end is that of message numbers (RFC 5256 3), also under REVERSE.
     for criterion in reversed(criteria):
-        column: Sequence[int] | Sequence[str] = columns[criterion.name]  # type: ignore[assignment]
-        order = yield from stable_sort(order, column, criterion.reverse)
+        order = yield from stable_sort(order, columns[criterion.name], criterion.reverse)
     result = array('I')
     for start in range(0, len(order), STEP):
         result.extend([uids[index] for index in order[start : start + STEP]])

@@ -23,7 +23,7 @@ from typing import Any
 import gevent
 
 from madmail import log
-from madmail.imap import commands, grammar, news, responses
+from madmail.imap import commands, grammar, news, responses, telling
 from madmail.imap.commands import append
 from madmail.imap.commands.registry import VERBS, Tell, capabilities
 from madmail.imap.framing import Framer
@@ -66,24 +66,24 @@ class ImapSession:
     __slots__ = (
         '_active',
         '_bads',
-        '_doomed',
         '_framer',
-        '_idle_tag',
-        '_running',
-        '_speaking',
-        '_spoke',
         '_tag',
         '_turn',
-        '_working',
         'account',
+        'doomed',
         'enabled',
         'greeting',
+        'idle_tag',
         'in_literal',
         'notices',
+        'running',
         'saved',
         'shard',
+        'speaking',
+        'spoke',
         'view',
         'wire',
+        'working',
     )
 
     def __init__(
@@ -99,20 +99,20 @@ class ImapSession:
         self.in_literal = False  # a literal is begun: nothing else may be written
         self.greeting = tag  # tag of the login command, until it is answered
         self._framer = Framer(shard.settings['limits.command_line'] or DEFAULT_LINE)
-        self._idle_tag: bytes | None = None
+        self.idle_tag: bytes | None = None
         self._tag = b''  # of the command that runs, or ran last
-        self._running = False
-        self._speaking = False  # that greenlet is within a response
-        self._working = False  # a greenlet loads what is needed to tell news in IDLE
-        self._doomed = ''  # why the session has to end at the next command boundary
+        self.running = False
+        self.working = False  # a greenlet tells news outside of commands, see telling
+        self.speaking = False  # and is within a response
+        self.doomed = ''  # why the session has to end at the next command boundary
         self._bads = 0
-        self._active = self._spoke = self._turn = time.monotonic()
+        self._active = self.spoke = self._turn = time.monotonic()
 
     # -- wire.Session
 
     def run(self) -> None:
-        self._running = True
-        while self._speaking:
+        self.running = True
+        while self.speaking:
             gevent.sleep(AWAIT)
         self._active = self._turn = time.monotonic()
         try:
@@ -122,23 +122,23 @@ class ImapSession:
                     b'%s OK [CAPABILITY %s] Logged in\r\n' % (self.greeting, capabilities(self))
                 )
                 self.greeting = b''
-            while not self._doomed and not self.wire.closing and self._step():
+            while not self.doomed and not self.wire.closing and self._step():
                 pass
-            if self._doomed:
-                self.goodbye(self._doomed)
+            if self.doomed:
+                self.goodbye(self.doomed)
         finally:
-            self._running = False
+            self.running = False
         self._active = time.monotonic()
-        if not self.wire.closing and (self._idle_tag is not None or self.notices is not None):
-            self._tell_now()
+        if not self.wire.closing and (self.idle_tag is not None or self.notices is not None):
+            telling.tell_now(self)
 
     def tick(self, now: float) -> None:
-        if self._running:
+        if self.running:
             return
-        if self._idle_tag is not None:
+        if self.idle_tag is not None:
             # Never ended for inactivity: a dead peer shows when nobody takes this line.
-            if now - self._spoke >= KEEPALIVE:
-                self._spoke = now
+            if now - self.spoke >= KEEPALIVE:
+                self.spoke = now
                 self.wire.write(b'* OK Still here\r\n')
                 self.wire.flush()
             return
@@ -157,14 +157,7 @@ class ImapSession:
     # -- view.Watcher
 
     def stirred(self) -> None:
-        if self._running or (self._idle_tag is None and self.notices is None):
-            return
-        try:
-            self._tell_now()
-        except Exception as error:
-            # The store's other listeners must not suffer.
-            _log.exception('news failed', error)
-            self.goodbye('Internal error, please reconnect')
+        telling.stirred(self)
 
     def mailbox_gone(self) -> None:
         self._end('Mailbox was deleted')
@@ -190,8 +183,8 @@ class ImapSession:
     def progress(self, done: int, goal: int) -> None:
         """Between two responses of a long command: say now and then how far it is."""
         now = time.monotonic()
-        if now - max(self._active, self._spoke) > PROGRESS:
-            self._spoke = now
+        if now - max(self._active, self.spoke) > PROGRESS:
+            self.spoke = now
             code = responses.in_progress(self._tag, done, goal)
             self.wire.write(b'* OK [%s] Still working\r\n' % code)
             self.wire.flush()
@@ -205,8 +198,8 @@ class ImapSession:
 
     def check(self) -> None:
         """Between two parts of a long answer: is the client still to be served?"""
-        if self._doomed:
-            self.goodbye(self._doomed)
+        if self.doomed:
+            self.goodbye(self.doomed)
             raise Gone
         wire = self.wire
         if wire.closing:
@@ -242,8 +235,8 @@ class ImapSession:
 
     def enter_idle(self, tag: bytes) -> None:
         """From now on news are written as they happen, until DONE."""
-        self._idle_tag = tag
-        self._spoke = time.monotonic()
+        self.idle_tag = tag
+        self.spoke = time.monotonic()
 
     def enable(self, *names: str) -> None:
         """Behave as these extensions say from now on; names in upper case."""
@@ -299,7 +292,7 @@ class ImapSession:
 
         The session is over afterwards: it has left its mailbox.
         """
-        if self._running or self._working or self._doomed or self.greeting:
+        if self.running or self.working or self.doomed or self.greeting:
             return None
         if self.view is not None and self.view.contexts is not None:
             return None  # searches that are kept up to date cannot move
@@ -307,7 +300,7 @@ class ImapSession:
             return None
         state: dict[str, Any] = {
             'protocol': 'imap',
-            'idle': self._idle_tag,
+            'idle': self.idle_tag,
             'view': self.view.freeze() if self.view is not None else None,
             'saved': list(self.saved),
             'enabled': sorted(self.enabled),
@@ -324,19 +317,19 @@ class ImapSession:
     ) -> ImapSession:
         """The session as it was; what happened meanwhile becomes news."""
         session = cls(wire, shard, account)
-        session._idle_tag = state['idle']
+        session.idle_tag = state['idle']
         session.saved = state['saved']
         session.enabled = frozenset(state.get('enabled', ()))
         if state['view'] is not None:
             frozen = state['view']
             row = shard.store.mailbox_by_id(frozen['mailbox'])
             if row is None:
-                session._doomed = 'Mailbox was deleted'
+                session.doomed = 'Mailbox was deleted'
             else:
                 view = shard.boxes.select(row, session, read_only=frozen['read_only'])
                 session.select(view)
                 if not view.thaw(frozen):
-                    session._doomed = 'Server was restarted, please reconnect'
+                    session.doomed = 'Server was restarted, please reconnect'
         if state.get('notify') is not None:
             session.notices = Notices.thaw(session, state['notify'])
         return session
@@ -346,7 +339,7 @@ class ImapSession:
     def _step(self) -> bool:
         """Handle one outcome of the framer; False when more input is needed."""
         wire = self.wire
-        if self._idle_tag is not None:
+        if self.idle_tag is not None:
             return self._done()
         outcome = self._framer.next(wire.input)
         if outcome is None:
@@ -450,7 +443,7 @@ class ImapSession:
         line = self._framer.line(self.wire.input)
         if line is None:
             return False
-        tag, self._idle_tag = self._idle_tag, None
+        tag, self.idle_tag = self.idle_tag, None
         assert tag is not None
         if isinstance(line, bytes) and line.strip(b' ').upper() == b'DONE':
             self.finish(tag, b'OK Idle completed')
@@ -462,72 +455,10 @@ class ImapSession:
 
     def _end(self, text: str) -> None:
         """End at the next command boundary."""
-        if self._running or self._working:
-            self._doomed = text
+        if self.running or self.working:
+            self.doomed = text
         else:
             self.goodbye(text)
-
-    # -- news
-
-    def _news_now(self) -> Tell:
-        """What may be told outside of commands: in IDLE, or as NOTIFY asked."""
-        if self.notices is not None:
-            return self.notices.kinds if self._idle_tag is not None else self.notices.at_once
-        return Tell.EVERYTHING if self._idle_tag is not None else Tell.NOTHING
-
-    def _tell_now(self) -> None:
-        """Tell a client that runs no command; on the loop, so nothing here may switch."""
-        if self._working or self.wire.closing:
-            return
-        what = self._news_now()
-        view = self.view
-        if self.notices is not None and self.notices.waiting:
-            self.notices.tell()
-        if view is not None and what:
-            if not news.at_hand(self, view, what):
-                self._working = True
-                gevent.spawn_raw(self._tell_at_leisure)
-                return
-            news.write(self, view, what)
-        self._spoke = time.monotonic()
-        self.wire.flush()
-
-    def _tell_at_leisure(self) -> None:
-        """Much news, or such that needs UIDs not loaded; in its own greenlet."""
-        try:
-            while (view := self.view) is not None and not self._doomed:
-                news.load(self, view, self._news_now())
-                # Meanwhile the client may have sent a command; then that tells it all.
-                what = self._news_now()
-                if not what or self._running or self.wire.closing:
-                    break
-                if view is not self.view:
-                    continue
-                if news.shows(self, view, what):
-                    self._speaking = True
-                    news.tell(self, what)
-                    self._speaking = False
-                news.write(self, view, what)
-                self._spoke = time.monotonic()
-                self.wire.drain()
-                if news.at_hand(self, view, what):
-                    news.write(self, view, what)
-                    self.wire.flush()
-                    break
-                yield_to_others()
-        except Gone:
-            pass
-        except Exception as error:
-            _log.exception('news failed', error)
-            self.goodbye('Internal error, please reconnect')
-        finally:
-            self._working = self._speaking = False
-            notices = self.notices
-            if notices is not None and notices.waiting and not self._running:
-                notices.tell()
-                self.wire.flush()
-            if self._doomed and not self._running:
-                self.goodbye(self._doomed)
 
 
 _NUMBERED = frozenset(('FETCH', 'STORE', 'SEARCH', 'COPY', 'MOVE', 'SORT', 'THREAD', 'REPLACE'))

@@ -27,10 +27,10 @@ Entry points:
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
-from enum import Enum
 from typing import NamedTuple
+
+from madmail.imap.search_keys import SearchKey
+from madmail.imap.sequence_set import SequenceSet
 
 MAX_NUMBER = 0xFFFFFFFF  # RFC 3501 9: number is 32 bits
 MAX_MODSEQ = 0x7FFFFFFFFFFFFFFF  # RFC 7162 7: mod-sequence-value is 63 bits
@@ -114,71 +114,6 @@ class TooLong(NamedTuple):
 
 
 Outcome = Frame | Continue | AppendStart | AppendEnd | TooLong | None  # None: more input needed
-
-
-# -- sequence sets -----------------------------------------------------------
-
-
-class SequenceSet(NamedTuple):
-    """RFC 3501 9 sequence-set: message numbers or UIDs, never expanded.
-
-    `ranges` are (low, high) pairs in the order given with low <= high among
-    plain numbers; 0 stands for `*` and is always second.  `saved` is `$`
-    (RFC 5182), then `ranges` is empty.
-    """
-
-    ranges: tuple[tuple[int, int], ...]
-    saved: bool = False
-
-    def resolve(self, largest: int) -> list[tuple[int, int]]:
-        """Disjoint ascending (low, high) pairs, `*` being `largest`.
-
-        `largest` is the highest number or UID in use, 0 in an empty mailbox.
-        Numbers above it stay in: a UID that does not exist is no error.
-        """
-        pairs = []
-        for low, high in self.ranges:
-            if high == 0:
-                if largest == 0:
-                    continue  # nothing is the last message of an empty mailbox
-                # RFC 3501 9: 7:* holds the last message even if it is below 7
-                low, high = (low, largest) if 0 < low <= largest else (largest, low or largest)
-            pairs.append((low, high))
-        if len(pairs) < 2:
-            return pairs
-        pairs.sort()
-        merged = [pairs[0]]
-        for low, high in pairs[1:]:
-            last_low, last_high = merged[-1]
-            if low <= last_high + 1:
-                if high > last_high:
-                    merged[-1] = (last_low, high)
-            else:
-                merged.append((low, high))
-        return merged
-
-    def positions(self, uids: Sequence[int]) -> list[range]:
-        """Index ranges into the ascending `uids` that this set of UIDs selects."""
-        count = len(uids)
-        if count == 0:
-            return []
-        found = []
-        for low, high in self.resolve(uids[count - 1]):
-            first = bisect_left(uids, low)
-            last = bisect_right(uids, high, first)
-            if first < last:
-                found.append(range(first, last))
-        return found
-
-    @property
-    def highest(self) -> int:
-        """The highest number named outright; above EXISTS it is BAD (not for UIDs)."""
-        return max((max(pair) for pair in self.ranges), default=0)
-
-    @property
-    def has_star(self) -> bool:
-        """`*` occurs, which names no message in an empty mailbox."""
-        return any(high == 0 for _, high in self.ranges)
 
 
 # -- small values ------------------------------------------------------------
@@ -458,139 +393,6 @@ class Thread(NamedTuple):
 class CancelUpdate(NamedTuple):
     tags: tuple[bytes, ...]
 
-
-# -- search keys (RFC 3501 6.4.4) --------------------------------------------
-
-
-class Everything(NamedTuple):
-    """ALL"""
-
-
-class And(NamedTuple):
-    keys: tuple[SearchKey, ...]
-
-
-class Or(NamedTuple):
-    left: SearchKey
-    right: SearchKey
-
-
-class Not(NamedTuple):
-    key: SearchKey
-
-
-class Numbers(NamedTuple):
-    """A bare sequence set: message sequence numbers."""
-
-    set: SequenceSet
-
-
-class Uids(NamedTuple):
-    set: SequenceSet
-
-
-class FlagIs(NamedTuple):
-    """SEEN, UNSEEN …: the bit of `store.interface.Flag` is set, or not."""
-
-    bit: int
-    present: bool
-
-
-class Keyword(NamedTuple):
-    name: str
-    present: bool
-
-
-class Recent(NamedTuple):
-    """RECENT (True), OLD (False); NEW is And(Recent(True), FlagIs(SEEN, False))."""
-
-    present: bool
-
-
-class Comparison(Enum):
-    BEFORE = '<'
-    ON = '='
-    SINCE = '>='
-
-
-class Day(NamedTuple):
-    """BEFORE ON SINCE, and with `sent` SENTBEFORE SENTON SENTSINCE.
-
-    Times and zones are disregarded (RFC 3501 6.4.4): compare internal date
-    // 86400, or `search_text.sent_day` of the header.
-    """
-
-    comparison: Comparison
-    day: int
-    sent: bool
-
-
-class Size(NamedTuple):
-    """LARGER (True) or SMALLER (False) than `octets`, both strict."""
-
-    larger: bool
-    octets: int
-
-
-class Within(NamedTuple):
-    """OLDER / YOUNGER (RFC 5032), `seconds` before now."""
-
-    younger: bool
-    seconds: int
-
-
-class SavedDay(NamedTuple):
-    """SAVEDBEFORE SAVEDON SAVEDSINCE (RFC 8514 4.3), days like `Day`."""
-
-    comparison: Comparison
-    day: int
-
-
-class EmailIs(NamedTuple):
-    """EMAILID (RFC 8474 6)."""
-
-    id: str
-
-
-class ModseqIs(NamedTuple):
-    """MODSEQ n: mod-sequence at least n (RFC 7162 3.1.5)."""
-
-    value: int
-
-
-class Header(NamedTuple):
-    """HEADER field text, and FROM TO CC BCC SUBJECT; `text` '' = the field exists."""
-
-    field: str  # lower case
-    text: str
-
-
-class Text(NamedTuple):
-    """TEXT (header and body) or, with `body_only`, BODY."""
-
-    text: str
-    body_only: bool
-
-
-SearchKey = (
-    Everything
-    | And
-    | Or
-    | Not
-    | Numbers
-    | Uids
-    | FlagIs
-    | Keyword
-    | Recent
-    | Day
-    | Size
-    | Within
-    | SavedDay
-    | EmailIs
-    | ModseqIs
-    | Header
-    | Text
-)
 
 Arguments = (
     Login

@@ -12,7 +12,13 @@ import re
 from datetime import date
 
 from madmail.imap import mailbox_name
-from madmail.imap.syntax import MAX_NUMBER, Bad, Flags, Frame, SequenceSet
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    MAX_NUMBER,
+    Bad,
+    Flags,
+    Frame,
+)
 from madmail.store.interface import Flag
 
 MAX_KEYWORDS = 64  # in one command

@@ -19,7 +19,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from madmail.imap.syntax import MAX_NUMBER, Bad, SequenceSet
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    MAX_NUMBER,
+    Bad,
+)
 
 if TYPE_CHECKING:
     from madmail.imap.context import Contexts

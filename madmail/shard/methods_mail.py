@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from madmail.imap import mailbox_name
 from madmail.imap.mailbox import MAX_KEYWORDS
-from madmail.imap.syntax import Bad, SequenceSet
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    Bad,
+)
 from madmail.imap.tokens import sequence_set
 from madmail.message import header
 from madmail.shard.calls import CallRefused, body_from

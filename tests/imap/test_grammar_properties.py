@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from madmail.imap import grammar, responses
 from madmail.imap.framing import Framer
 from madmail.imap.grammar_append import Messages
+from madmail.imap.sequence_set import SequenceSet
 from madmail.imap.syntax import (
     AppendStart,
     Bad,
@@ -20,7 +21,6 @@ from madmail.imap.syntax import (
     Flags,
     Frame,
     Login,
-    SequenceSet,
     Store,
     TooLong,
 )

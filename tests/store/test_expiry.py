@@ -24,9 +24,9 @@ def arrive_by_turns(place: Place, boxes: list[int], each: int) -> None:
 
 
 def test_the_oldest_go_though_they_are_removed_by_mailbox(place, boxes, monkeypatch):
-    monkeypatch.setattr('madmail.store.changes.OVERDUE', 20)
-    monkeypatch.setattr('madmail.store.changes.OVERDUE_READ', 7)
-    monkeypatch.setattr('madmail.store.changes.EXPIRE_SLICE', 6)
+    monkeypatch.setattr('madmail.store.expiry.OVERDUE', 20)
+    monkeypatch.setattr('madmail.store.expiry.OVERDUE_READ', 7)
+    monkeypatch.setattr('madmail.store.expiry.EXPIRE_SLICE', 6)
     arrive_by_turns(place, boxes, 20)
     assert place.store.expire(1020, limit=52) == 52
     left = [len(place.store.uids(box)) for box in boxes]

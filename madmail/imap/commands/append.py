@@ -25,6 +25,7 @@ from madmail.imap import grammar, responses, url
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.framing import HOPELESS
 from madmail.imap.grammar_append import MAX_URL
+from madmail.imap.sequence_set import SequenceSet
 from madmail.imap.syntax import (
     Append,
     AppendEnd,
@@ -33,7 +34,6 @@ from madmail.imap.syntax import (
     Begin,
     Command,
     Octets,
-    SequenceSet,
     Step,
     Url,
 )

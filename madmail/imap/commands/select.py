@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 
 from madmail.imap import object_id, responses
 from madmail.imap.commands.registry import Tell, capability, command
-from madmail.imap.syntax import Bad, Command, QResync, Select, SequenceSet
+from madmail.imap.sequence_set import SequenceSet
+from madmail.imap.syntax import (
+    Bad,
+    Command,
+    QResync,
+    Select,
+)
 from madmail.imap.view import inside
 
 if TYPE_CHECKING:
