@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+from madmail.account.address import mail_domain
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.delivery.federation import BadDomain, BadTarget, key, target
@@ -23,7 +24,9 @@ def get(relay: Relay, domain: str) -> dict[str, Any]:
     name = spelled(domain)
     found = relay.control.endpoint(name)
     if found is None:
-        raise Refused('missing', f'{name} has no endpoint of its own')
+        wider = _wider(relay, name)
+        others = f'; that of {wider} is used' if wider else ''
+        raise Refused('missing', f'{name} has no endpoint of its own{others}')
     return _entry(found)
 
 
@@ -36,6 +39,8 @@ def set_(
     must be right, None = as for any host.  Refused: invalid.
     """
     name, where = spelled(domain), where.strip()
+    if name == mail_domain(relay.settings['domain']):
+        raise Refused('invalid', f'{name} is the domain of this relay')
     try:
         target(where, verify)
     except BadTarget as error:
@@ -62,6 +67,13 @@ def spelled(domain: str) -> str:
         return key(domain, every=True)
     except BadDomain as error:
         raise Refused('invalid', str(error)) from None
+
+
+def _wider(relay: Relay, name: str) -> str:
+    """The wildcard whose endpoint holds for a name that has none; '' when there is none."""
+    labels = [] if name.startswith('[') else name.split('.')
+    below = [f'*.{".".join(labels[n:])}' for n in range(1, len(labels))]
+    return next((one for one in (*below, '*') if relay.control.endpoint(one)), '')
 
 
 def _entry(endpoint: Endpoint) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from madmail.account.address import mail_domain
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.delivery.destination import parked
@@ -51,7 +52,7 @@ def rules(relay: Relay) -> list[dict[str, Any]]:
 
 def add_rule(relay: Relay, domain: str) -> str:
     """The name it is stored under; nothing changes if there is one.  Refused: invalid."""
-    name = spelled(domain)
+    name = foreign(relay, domain)
     relay.control.add_rule(name, int(time.time()))
     relay.publish('federation', {})
     return name
@@ -81,7 +82,7 @@ def dismissed(relay: Relay) -> list[dict[str, Any]]:
 
 def dismiss(relay: Relay, domain: str) -> str:
     """The name it is stored under; nothing changes if it is dismissed.  Refused: invalid."""
-    name = spelled(domain)
+    name = foreign(relay, domain)
     relay.control.dismiss(name, int(time.time()))
     relay.publish('federation', {})
     return name
@@ -129,6 +130,14 @@ def spelled(domain: str) -> str:
         return key(domain)
     except BadDomain as error:
         raise Refused('invalid', str(error)) from None
+
+
+def foreign(relay: Relay, domain: str) -> str:
+    """The same for a domain that is not ours, which no rule would touch.  Refused: invalid."""
+    name = spelled(domain)
+    if name == mail_domain(relay.settings['domain']):
+        raise Refused('invalid', f'{name} is the domain of this relay')
+    return name
 
 
 def _listed(one: Listed) -> dict[str, Any]:

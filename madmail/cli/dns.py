@@ -35,7 +35,11 @@ def dns(invocation: Invocation) -> Result:
     settings = invocation.load()
     records = _records(settings)
     data = {'domain': settings['domain'], 'records': [_as_data(one) for one in records]}
-    return Result(data, zone.text(records) if records else f'{ON_IP.capitalize()}.')
+    if not records:
+        return Result(data, f'{ON_IP.capitalize()}.')
+    return Result(
+        data, '\n\n'.join([zone.text(records), *(f'; {line}' for line in _warned(settings))])
+    )
 
 
 def check(invocation: Invocation) -> Result:
@@ -51,7 +55,17 @@ def check(invocation: Invocation) -> Result:
             for one in findings
         ],
     }
-    return Result(data, _report(findings), exit_code=FAILED if wrong else OK)
+    text = '\n'.join([_report(findings), *(f'\n{line}' for line in _warned(settings) if findings)])
+    return Result(data, text, exit_code=FAILED if wrong else OK)
+
+
+def _warned(settings: Settings) -> list[str]:
+    if settings['tls.mode'] != 'self_signed':
+        return []
+    return [
+        'The certificate is self-signed: other relays use SMTP instead of HTTPS, and those that '
+        'want a right certificate send nothing; see tls.mode.'
+    ]
 
 
 def _records(settings: Settings) -> list[Record]:
@@ -110,5 +124,7 @@ def _report(findings: list[Finding]) -> str:
 
 
 def _brief(finding: Finding) -> str:
+    if not finding.seen and finding.verdict is Verdict.OK:
+        return '(none, and none is needed)'
     text = ', '.join(finding.seen)
     return text if len(text) <= WIDTH else text[: WIDTH - 1] + '…'

@@ -9,7 +9,7 @@ from madmail.admin import federation
 from madmail.cli.access import Access
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
-from madmail.cli.result import Failure, Result, table
+from madmail.cli.result import Failure, Result, counted, table
 
 _WRONG_WAY = {
     'allow': 'the policy is ACCEPT, under which a rule would block {0}; all are allowed that have '
@@ -52,13 +52,20 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
 def policy(invocation: Invocation) -> Result:
     wanted = invocation.arguments.policy
     with Access(invocation.load()) as access:
+        before = federation.state(access)['policy']
         federation.set_policy(access, wanted)
         count = len(federation.rules(access))
-    meaning = {
-        'accept': f'All domains are accepted but {count} that have a rule.',
-        'reject': f'All domains are rejected but {count} that have a rule.',
-    }
-    return Result({'policy': wanted.upper()}, f'{wanted.upper()}: {meaning[wanted]}')
+    done = f'{wanted}ed'
+    text = f'{wanted.upper()}: all domains are {done}'
+    if count:
+        text += f' but those of {counted(count, "rule")}.'
+        if before != wanted.upper():
+            verbs = ('block', 'allow') if wanted == 'reject' else ('allow', 'block')
+            text += '\nWhat a rule did is turned round: it was "{}" and is "{}" now.'.format(*verbs)
+            text += ' See "federation list".'
+    else:
+        text += '; there are no rules.'
+    return Result({'policy': wanted.upper()}, text)
 
 
 def enable(invocation: Invocation) -> Result:
@@ -70,8 +77,8 @@ def enable(invocation: Invocation) -> Result:
 
 def add(invocation: Invocation) -> Result:
     action = invocation.arguments.verb
-    domain = federation.spelled(invocation.arguments.domain)
     with Access(invocation.load()) as access:
+        domain = federation.foreign(access, invocation.arguments.domain)
         if federation.action(access) != action:
             raise Failure(_WRONG_WAY[action].format(domain))
         federation.add_rule(access, domain)
@@ -103,7 +110,9 @@ def list_(invocation: Invocation) -> Result:
         'rules': [{'domain': one['domain'], 'action': action} for one in rules],
     }
     rows = [(one['domain'], action, day(one['created_at'])) for one in rules]
-    text = f'Policy {name}; ' + (f'{len(rows)} rules:' if rows else 'there are no rules.')
+    text = f'Policy {name}; ' + (
+        f'{counted(len(rows), "rule")}:' if rows else 'there are no rules.'
+    )
     if rows:
         text += '\n' + table(('domain', 'action', 'since'), rows)
     return Result(data, text)
@@ -121,8 +130,8 @@ def status(invocation: Invocation) -> Result:
         }
     text = (
         f'Federation is {"on" if data["enabled"] else "off"}, policy {data["policy"]}, '
-        f'{data["rules"]} rules, {data["dismissed"]} domains dismissed, '
-        f'{data["endpoints"]} endpoints given.'
+        f'{counted(data["rules"], "rule")}, {counted(data["dismissed"], "domain")} dismissed, '
+        f'{counted(data["endpoints"], "endpoint")} given.'
     )
     if traffic:
         head = ('domain', 'delivered', 'queued', 'failed https', 'http', 'smtp')

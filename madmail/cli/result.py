@@ -65,6 +65,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """With the noun in its number: 1 rule, 2 rules."""
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
+
+
 def size(octets: int) -> str:
     """A size for people: 1.5 MB."""
     amount = float(octets)

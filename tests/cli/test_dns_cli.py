@@ -79,6 +79,11 @@ def test_the_zone_is_for_people_and_programs(shell: Shell) -> None:
         assert one['line'] in lines or f'; {one["line"]}' in lines
 
 
+def test_a_self_signed_certificate_is_told(shell: Shell) -> None:
+    assert '; The certificate is self-signed' in shell('dns')[1]
+    assert 'self-signed' in shell('dns', 'check')[1]
+
+
 def test_check_tells_what_is_missing_and_fails(shell: Shell, names: NameServer) -> None:
     code, out, _ = shell('dns', 'check')
     assert code == 1

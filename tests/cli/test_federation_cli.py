@@ -62,6 +62,34 @@ def test_a_rule_never_does_the_opposite_of_its_word(shell: Shell) -> None:
     assert shell.data('federation', 'list')['rules'] == []
 
 
+def test_a_change_of_policy_tells_what_becomes_of_rules(shell: Shell) -> None:
+    assert 'there are no rules' in shell('federation', 'policy', 'reject')[1]
+    assert 'turned' not in shell('federation', 'policy', 'accept')[1]
+    shell.data('federation', 'block', 'other.example')
+    said = shell('federation', 'policy', 'reject')[1]
+    assert 'those of 1 rule.' in said
+    assert 'it was "block" and is "allow" now' in said
+    assert 'turned' not in shell('federation', 'policy', 'reject')[1]
+
+
+def test_no_rule_touches_our_own_domain(shell: Shell) -> None:
+    own = load(shell.config)['domain']
+    for command in (
+        ('federation', 'block', own.upper()),
+        ('federation', 'dismiss', own),
+        ('endpoint-cache', 'set', own, 'https://other.example'),
+    ):
+        assert 'the domain of this relay' in shell.error(*command)
+
+
+def test_a_missing_endpoint_names_the_wider_one(shell: Shell) -> None:
+    assert 'is used' not in shell.error('endpoint-cache', 'get', 'a.b.example')
+    shell.data('endpoint-cache', 'set', '*', 'smtp://mx.example')
+    assert 'that of * is used' in shell.error('endpoint-cache', 'get', 'a.b.example')
+    shell.data('endpoint-cache', 'set', '*.b.example', 'smtp://mx.example')
+    assert 'that of *.b.example is used' in shell.error('endpoint-cache', 'get', 'a.b.example')
+
+
 def test_the_switch(shell: Shell) -> None:
     assert shell.data('federation', 'disable') == {'enabled': False}
     assert _federation(shell).inbound('other.example') is not None
