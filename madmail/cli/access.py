@@ -77,6 +77,9 @@ class _StoppedShard:
     def statistics(self) -> dict[str, Any]:
         return {'accounts': self.store.account_count()}
 
+    def announce(self) -> None:
+        pass  # who starts looks at the outbox
+
     def close(self) -> None:
         self.upkeep.stop()
         self.store.close()

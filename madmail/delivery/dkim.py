@@ -35,8 +35,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from madmail.account.address import ip_literal
-from madmail.message import dkim_key, header
+from madmail.account.address import ip_literal, is_local
+from madmail.message import addresses, dkim_key, header
 from madmail.message.canonicalization import BodyHash
 from madmail.message.dkim import Signer
 from madmail.message.dkim_key import PrivateKey
@@ -97,6 +97,8 @@ class Keys:
     def sign(self, body: Body) -> bytes:
         """The fields to put before a message that leaves; b'' on an IP address.
 
+        Nor is anything signed that only passes here: a signature of another domain
+        than that of From says nothing.
         Reads the message in windows and lets others run in between.
         """
         if not self.needed:
@@ -104,6 +106,8 @@ class Keys:
         self.refresh()
         start = body.read(0, header.BLOCK_LIMIT + WINDOW)
         end = header.end_of_block(bytearray(start), 0) or len(start)
+        if not self._ours(start[:end]):
+            return b''
         digest = BodyHash()
         digest.feed(start[end:])
         offset = len(start)
@@ -116,6 +120,14 @@ class Keys:
             offset += len(piece)
         block, body_hash = start[:end], digest.digest()
         return b''.join([signer.sign(block, body_hash) for signer in self._signers])
+
+    def _ours(self, block: bytes) -> bool:
+        """Whether a header names no other domain as the author's.  PERF: 25 us."""
+        for one in header.parse_loosely(block):
+            if one.name == b'from':
+                author = addresses.sole(one.value)
+                return author is None or is_local(author.address.rpartition('@')[2], self.domain)
+        return True
 
     def refresh(self) -> None:
         """Take notice of what another process has changed; makes what is missing."""

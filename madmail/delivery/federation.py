@@ -8,6 +8,8 @@ of the settings `federation.enabled` and `federation.policy`:
     dismissed   mail to these is taken from the user and thrown away
     endpoints   mail to these goes to a given scheme, host and port
 
+Exchangers, a fourth, are in `exchanger`; where both know a domain the endpoint holds.
+
 A domain is kept in one spelling (`key`): lower case, IDNA in ASCII, no dot at
 the end, IP literals in brackets.  `example.org` means that name only,
 `*.example.org` every name below it; an endpoint may also be given for `*`,
@@ -19,13 +21,14 @@ are looked up at each question, so a change of them needs nothing here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from madmail.account.address import canonical_domain, ip_literal
+from madmail.delivery.exchanger import Exchangers
 from madmail.settings import Settings
 from madmail.smtp.reply import Fault, Reply
 from madmail.store.control import Control
@@ -147,6 +150,10 @@ class _Names:
         return None
 
 
+def _match(keys: Sequence[str]) -> Callable[[str], str | None]:
+    return _Names(keys).match
+
+
 class Federation:
     """The rules in force, one object a process; see the module for what they mean."""
 
@@ -162,7 +169,11 @@ class Federation:
         control = self._control
         self._rules = _Names(rule.domain for rule in control.rules())
         self._dismissed = _Names(one.domain for one in control.dismissed())
-        overrides = {}
+        self.exchangers = Exchangers(control.exchangers(), _match)
+        overrides = {
+            domain: target(url, verify)
+            for domain, (url, verify) in self.exchangers.pushed().items()
+        }
         for endpoint in control.endpoints():
             try:
                 overrides[endpoint.domain] = target(endpoint.target, endpoint.verify)
@@ -173,6 +184,25 @@ class Federation:
 
     def close(self) -> None:
         self._control.close()
+
+    def waits(self, domain: str) -> bool:
+        """Whether mail to `domain` is not sent but fetched by an exchanger."""
+        domain = _spelled(domain)
+        return domain != self._domain and self.exchangers.waits(domain)
+
+    def shared(self, domain: str) -> bool:
+        """Whether mail to `domain` is sent, and an exchanger may fetch it as well."""
+        domain = _spelled(domain)
+        return domain != self._domain and self.exchangers.shared(domain)
+
+    def carries(self, domain: str) -> bool:
+        """Whether mail from elsewhere to `domain`, which is not ours, goes on from here."""
+        domain = _spelled(domain)
+        return (
+            domain != self._domain
+            and self.exchangers.carries(domain)
+            and self.outbound(domain) is None
+        )
 
     def inbound(self, domain: str) -> Reply | None:
         """Why mail from `domain` is not taken, None if it is.

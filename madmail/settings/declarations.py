@@ -89,7 +89,9 @@ SECTIONS: dict[str, str] = {
     'dkim': 'Signatures under mail to other relays',
     'dns': 'Name servers',
     'queue': 'Mail to other relays',
+    'exchanger': 'Mail that other relays fetch, or that goes on from here',
     'relay': 'What clients are told about the relay',
+    'site': 'Public pages',
     'web': 'The web server',
     'admin': 'Administration over HTTP',
 }
@@ -704,6 +706,61 @@ declare(
     Text(),
     '',
     'How to reach the operator, for example mailto:admin@example.org.',
+    applies=LIVE,
+)
+declare(
+    'site.enabled',
+    Boolean(),
+    True,
+    'Serve the public pages: start, /new, invitations, information, guide.',
+    applies=LIVE,
+)
+declare(
+    'site.language',
+    Choice('auto', 'en', 'es', 'ru', 'fa'),
+    'auto',
+    "Language of the pages; auto is the visitor's.",
+    applies=LIVE,
+)
+declare(
+    'site.www_dir',
+    FilePath(),
+    '',
+    'Directory with own pages and files. What it lacks is served as it comes with madmail; '
+    '"madmail html-export" writes that to begin with.',
+    applies=LIVE,
+)
+declare(
+    'site.sharing',
+    Boolean(),
+    False,
+    'Let everybody make short contact pages on the relay (/share).',
+    applies=LIVE,
+)
+declare(
+    'exchanger.lease',
+    Duration(1, 86400),
+    120,
+    'A relay that has fetched mail and does not say within this time that it is safe can fetch it '
+    'again.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'exchanger.wait',
+    Duration(0, 50),
+    25,
+    'How long a relay that fetches mail may wait for some to come, so that it gets it at once; 0 '
+    'answers at once that there is none.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'exchanger.held_messages',
+    Integer(),
+    10000,
+    'Messages from elsewhere that each shard keeps for one domain that mail is passed on to; 0 = '
+    'any number.',
     applies=LIVE,
 )
 declare(

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import gevent
 from gevent.event import AsyncResult
 
+from madmail.account.placement import shard_of
 from madmail.bus.frame import Unframer, pack, receive, send
 from madmail.shard.address import connect, shard_name
 from madmail.shard.turns import runners
@@ -173,6 +174,39 @@ class ShardClients:
         try:
             code, enhanced, text, cause, fault = self.clients[shard].call(
                 'receive', recipients=list(recipients), message_id=message_id, **body_fields(body)
+            )
+        except CallRefused as refused:
+            raise ShardUnavailable(refused.word) from None
+        return Reply(code, enhanced, text, cause, Fault(fault))
+
+    def receive_anywhere(self, body: Body, recipients: Sequence[str], message_id: bytes) -> Reply:
+        """The same by any shard that answers.  Raises ShardUnavailable when none does.
+
+        All are asked under one id, so a shard that took the message and could not
+        say so does no harm.
+        """
+        first = shard_of(recipients[0], len(self.clients))
+        for step in range(len(self.clients)):
+            try:
+                shard = (first + step) % len(self.clients)
+                return self.receive(shard, body, recipients, message_id)
+            except ShardUnavailable:
+                continue
+        raise ShardUnavailable('no shard answers')
+
+    def hold(self, sender: str, body: Body, recipients: Sequence[str], message_id: bytes) -> Reply:
+        """Judged mail from elsewhere that goes on to other relays.
+
+        Raises ShardUnavailable.  May be repeated: the message's id names the shard.
+        """
+        shard = int.from_bytes(message_id[:4], 'big') % len(self.clients)
+        try:
+            code, enhanced, text, cause, fault = self.clients[shard].call(
+                'outbox_hold',
+                sender=sender,
+                recipients=list(recipients),
+                message_id=message_id,
+                **body_fields(body),
             )
         except CallRefused as refused:
             raise ShardUnavailable(refused.word) from None

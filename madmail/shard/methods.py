@@ -7,12 +7,14 @@ canonical; a caller that asks about an account of another shard gets
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
 from madmail.shard.calls import CallRefused, body_fields, body_from
 from madmail.shard.methods_accounts import AccountMethods
+from madmail.shard.methods_exchange import ExchangeMethods
 from madmail.shard.methods_mail import MailMethods
 from madmail.shard.methods_status import StatusMethods
 from madmail.shard.methods_upkeep import UpkeepMethods
@@ -45,6 +47,7 @@ class ShardMethods:
             **StatusMethods(shard).methods,
             **UpkeepMethods(shard).methods,
             **MailMethods(shard).methods,
+            **ExchangeMethods(shard).methods,
         }
 
     def call(self, method: object, params: object) -> dict[str, Any]:
@@ -116,19 +119,30 @@ class ShardMethods:
             recipients=recipients,
             bounce=body_from(bounce),
             sender=sender,
+            away=self._away(sender),
         )
 
     def outbox_postpone(self, domain: str, next_try: int, error: str) -> int:
         return self._shard.store.outbox_postpone(domain, next_try, error)
 
     def outbox_remove(self, entry_id: int, sender: str = '', **bounce: Any) -> None:
-        self._shard.store.outbox_remove(entry_id, body_from(bounce), sender)
+        self._shard.store.outbox_remove(
+            entry_id, body_from(bounce), sender, away=self._away(sender)
+        )
 
     def body(self, body_id: int) -> dict[str, Any]:
         body = self._shard.store.body(body_id)
         if body is None:
             raise CallRefused('missing')
         return body_fields(body)
+
+    def _away(self, sender: str) -> OutboxEntry | None:
+        """The entry as which a bounce leaves that is not for an account of this relay."""
+        domain = sender.rpartition('@')[2]
+        if not domain or domain == self._shard.domain:
+            return None
+        now = int(time.time())
+        return OutboxEntry(0, '', domain, (sender,), now, next_try=now)
 
 
 def _entry(entry: OutboxEntry) -> dict[str, Any]:
@@ -143,4 +157,5 @@ def _entry(entry: OutboxEntry) -> dict[str, Any]:
         'tries': entry.tries,
         'next_try': entry.next_try,
         'last_error': entry.last_error,
+        'leased_until': entry.leased_until,
     }

@@ -37,6 +37,7 @@ from madmail.master.child import ChildContext
 from madmail.shard.calls import ShardClients
 from madmail.shard.handoff import Bequest, Inheritance
 from madmail.shard.methods import ShardMethods
+from madmail.shard.methods_exchange import News
 from madmail.shard.reception import Reception
 from madmail.shard.sessions import Sessions
 from madmail.shard.wire import READ, Wire
@@ -99,7 +100,8 @@ class Shard:
         )
         self.boxes = OpenMailboxes(self.store)
         self.clients = ShardClients(self.context.state_dir, self.context.shards)
-        federation = Federation(self.context.state_dir, settings, self.domain)
+        self.federation = Federation(self.context.state_dir, settings, self.domain)
+        self.news = News()
         self.router = Router(
             self.store,
             self.clients.deliver,
@@ -107,8 +109,8 @@ class Shard:
             shard_of=lambda address: shard_of(address, self.context.shards),
             settings=settings,
             domain=self.domain,
-            federation=federation,
-            announce=lambda: self.context.bus.publish('outbox', {'shard': self.context.index}),
+            federation=self.federation,
+            announce=self.announce,
         )
         self.ledger = Ledger(self.context.state_dir, self.router.traffic, self.offload)
         self.origin = Origins(settings, self.domain)
@@ -123,7 +125,7 @@ class Shard:
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
         subscribe('blocklist', lambda data: self.blocklist.reload())
-        subscribe('federation', lambda data: federation.reload())
+        subscribe('federation', lambda data: self.federation.reload())
         subscribe('settings', lambda data: self._refresh())
         for state, stream in inherited:
             self._adopt(state, stream)
@@ -143,6 +145,7 @@ class Shard:
         """Stop accepting, let commands end, pass sessions on or end them, close the store."""
         self._stop_accepting()
         self.upkeep.stop()
+        self.news.close()
         bequest = None
         if self.context.succeeded:
             try:
@@ -179,6 +182,11 @@ class Shard:
 
     def spool(self) -> Spool:
         return Spool(self.directory)
+
+    def announce(self) -> None:
+        """The outbox has something new."""
+        self.context.bus.publish('outbox', {'shard': self.context.index})
+        self.news.tell()
 
     def offload(self, function: Callable[..., Result], *arguments: Any) -> Result:
         result: Result = get_hub().threadpool.apply(function, arguments)

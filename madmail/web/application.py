@@ -8,7 +8,7 @@ import falcon
 
 from madmail import log
 from madmail.admin.relay import Relay
-from madmail.web import metrics
+from madmail.web import exchanger, metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
@@ -66,6 +66,7 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(metrics.PATH, metrics.Metrics(services, admin.relay))
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
+    exchanger.add_routes(app, services, admin.relay)
     return app
 
 

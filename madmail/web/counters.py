@@ -29,6 +29,8 @@ NAMES = (
     'trouble',  # nobody could store it
     'admin_calls',  # done for the operator
     'admin_refused',
+    'exchanger_given',  # messages that exchangers have fetched
+    'exchanger_denied',  # requests without a right token
     'octets_received',  # of connections that ended
     'octets_sent',
 )

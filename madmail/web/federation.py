@@ -18,11 +18,11 @@ The answer's text is that of SMTP:
     507  452 4.2.2               all mailboxes it is for are full
 
 All of this is decided before anybody looks whose address a recipient is.
-Recipients of other domains, reserved and unknown ones are dropped like those
-who get it, so an answer tells nobody which accounts exist.  The one exception
-is 507, taken knowingly: otherwise mail would vanish that its sender thinks
-delivered, and as mailboxes are trimmed, it needs a message that is larger than
-what is left of a whole quota.
+Recipients of other domains (but those for which we are an exchanger), reserved
+and unknown ones are dropped like those who get it, so an answer tells nobody
+which accounts exist.  The one exception is 507, taken knowingly: otherwise mail
+would vanish that its sender thinks delivered, and as mailboxes are trimmed, it
+needs a message that is larger than what is left of a whole quota.
 
 The same message for the same recipients is stored once within a day, so a peer
 that lost our answer may ask again, here or at port 25.
@@ -38,16 +38,12 @@ import falcon
 import gevent
 
 from madmail import log
-from madmail.delivery.router import FULL, TROUBLE, fingerprint
-from madmail.message.inspection import Direction, Inspection, Rules
-from madmail.shard.calls import ShardUnavailable
+from madmail.delivery.arrival import Arrival, Refusal, Stage, size_limit
+from madmail.delivery.router import FULL, TROUBLE
 from madmail.smtp import grammar
-from madmail.smtp.data import Chunks
 from madmail.smtp.grammar import Path
 from madmail.smtp.reply import Fault, Reply
-from madmail.smtp.session import MALFORMED
 from madmail.store.interface import StoreFull
-from madmail.store.spool import Spool
 from madmail.web.peers import client
 from madmail.web.services import Services
 from madmail.web.upload import Cut, TooSlow, Upload
@@ -124,7 +120,7 @@ class MxDeliv:
 
     def _take(self, request: falcon.Request, upload: Upload) -> Answer:
         services, policy = self._services, self._services.policy
-        limit = self._size_limit()
+        limit = size_limit(services.settings)
         if limit and upload.declared > limit:
             raise Refused(falcon.HTTP_413, TOO_BIG, 'too_big')
         who = client(request.env, services.settings)
@@ -134,18 +130,7 @@ class MxDeliv:
         if refusal := policy.inbound_sender(sender):
             raise Refused(falcon.HTTP_403, refusal, 'rejected_policy')
         recipients = self._recipients(request.env.get('HTTP_X_MAIL_TO', ''))
-        reverse_path = sender.address if sender is not None else ''
-        spool = services.spool()
-        try:
-            return self._read(upload, reverse_path, recipients, limit, spool)
-        finally:
-            spool.discard()
-
-    def _size_limit(self) -> int:
-        """Octets, 0 = none."""
-        settings = self._services.settings
-        limits = (settings['limits.max_message_size'], settings['limits.max_federation_size'])
-        return min((limit for limit in limits if limit), default=0)
+        return self._read(upload, sender.address if sender is not None else '', recipients, limit)
 
     def _recipients(self, field: str) -> list[str]:
         """In the one spelling, each once."""
@@ -161,67 +146,38 @@ class MxDeliv:
             raise Refused(falcon.HTTP_400, NO_RECIPIENT, 'malformed')
         return list(found)
 
-    def _read(
-        self, upload: Upload, reverse_path: str, recipients: list[str], limit: int, spool: Spool
-    ) -> Answer:
-        services = self._services
-        inspection = self._inspection(reverse_path, len(recipients), limit)
-        origin = services.origin() if services.origin is not None else None
-        local = [recipient for recipient in recipients if services.policy.local(recipient)]
-        digest = fingerprint(local)
-        lines = Chunks()
-        for piece in upload.pieces():
-            if limit and upload.received > limit:
-                raise Refused(falcon.HTTP_413, TOO_BIG, 'too_big')
-            if upload.received > len(piece):
-                gevent.sleep(0)  # a large message holds nobody up
-            lines.expect(len(piece))
-            octets = lines.take(bytearray(piece))
-            if lines.malformed or inspection.refused is not None:
-                continue  # it is read to its end, and then answered
-            if origin is not None:
-                origin.feed(octets)
-            kept = inspection.feed(octets)
-            digest.update(kept)
-            spool.append(kept)
-        lines.finish()
-        if lines.malformed:
-            raise Refused(falcon.HTTP_400, MALFORMED, 'malformed')
-        verdict = inspection.finish()
-        if verdict.reply is not None:
-            raise Refused(falcon.HTTP_400, verdict.reply, 'rejected_content')
-        digest.update(verdict.rest)
-        spool.append(verdict.rest)
-        if refusal := services.policy.inbound_author(verdict.from_address):
-            raise Refused(falcon.HTTP_403, refusal, 'rejected_policy')
-        if origin is not None and (refusal := origin.finish()):
-            status = falcon.HTTP_400 if refusal.code >= 500 else falcon.HTTP_503
-            raise Refused(status, refusal, 'rejected_origin')
-        if local:
-            self._store(spool, local, digest.digest())
+    def _read(self, upload: Upload, reverse_path: str, recipients: list[str], limit: int) -> Answer:
+        arrival = Arrival(self._services, reverse_path, recipients)
+        try:
+            for piece in upload.pieces():
+                if limit and upload.received > limit:
+                    raise Refused(falcon.HTTP_413, TOO_BIG, 'too_big')
+                if upload.received > len(piece):
+                    gevent.sleep(0)  # a large message holds nobody up
+                arrival.feed(piece)
+            refusal = arrival.finish()
+        finally:
+            arrival.discard()
+        if refusal is not None:
+            raise _refused(refusal)
         return Answer(falcon.HTTP_200, OK, 'delivered')
 
-    def _inspection(self, reverse_path: str, recipients: int, limit: int) -> Inspection:
-        settings = self._services.settings
-        rules = Rules(
-            require_encryption=settings['policy.require_encryption'],
-            max_size=limit,
-            securejoin=settings['policy.securejoin_requests'],
-            reports=settings['policy.inbound_reports'],
-        )
-        return Inspection(Direction.IN, rules, reverse_path=reverse_path, recipients=recipients)
 
-    def _store(self, spool: Spool, recipients: list[str], message_id: bytes) -> None:
-        """Returns when it is durable."""
-        try:
-            reply = self._services.receive(spool.finish(), recipients, message_id)
-        except ShardUnavailable:
-            reply = TROUBLE
-        if reply.positive:
-            return
-        if reply.code == FULL.code:
-            raise Refused(falcon.HTTP_507, reply, 'over_quota')
-        raise Refused(falcon.HTTP_503, reply, 'trouble')
+def _refused(refusal: Refusal) -> Refused:
+    """A refusal as an answer."""
+    stage, reply = refusal
+    if stage is Stage.STORE:
+        if reply.code == FULL.code and reply.enhanced == FULL.enhanced:
+            return Refused(falcon.HTTP_507, reply, 'over_quota')
+        return Refused(falcon.HTTP_503, reply, 'trouble')
+    if stage is Stage.ORIGIN:
+        status = falcon.HTTP_400 if reply.code >= 500 else falcon.HTTP_503
+        return Refused(status, reply, 'rejected_origin')
+    if stage is Stage.POLICY:
+        return Refused(falcon.HTTP_403, reply, 'rejected_policy')
+    if stage is Stage.CONTENT:
+        return Refused(falcon.HTTP_400, reply, 'rejected_content')
+    return Refused(falcon.HTTP_400, reply, 'malformed')
 
 
 def _answer(text: bytes, upload: Upload) -> Iterator[bytes]:

@@ -11,31 +11,24 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+
+from gevent.event import Event
 
 from madmail.account import flood
 from madmail.account.address import mail_domain
-from madmail.account.placement import shard_of
 from madmail.account.rates import Gcra
 from madmail.admin.access_token import Watched
+from madmail.delivery.arrival import Check
+from madmail.delivery.dkim import Keys
 from madmail.delivery.federation import Federation
 from madmail.delivery.policy import Policy
 from madmail.settings import Settings
-from madmail.shard.calls import ShardClients, ShardUnavailable
+from madmail.shard.calls import ShardClients
 from madmail.smtp.reply import Reply
 from madmail.store.control import Control, LiveSettings
 from madmail.store.interface import Body
 from madmail.store.spool import Spool
 from madmail.web.counters import Counters
-
-
-class Origin(Protocol):
-    """Whether a message comes from where it says; fed with it as it came."""
-
-    def feed(self, octets: bytes) -> None: ...
-
-    def finish(self) -> Reply | None:
-        """None = it does.  May block its greenlet for DNS."""
 
 
 class Services:
@@ -50,7 +43,7 @@ class Services:
         slot: int = 0,
         counters: Counters | None = None,
         peer_key: bytes = b'',
-        origin: Callable[[], Origin] | None = None,
+        origin: Callable[[], Check] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
@@ -61,6 +54,8 @@ class Services:
         self.federation = Federation(state_dir, settings, self.domain)
         self.policy = Policy(self.domain, settings, self.federation)
         self.clients = ShardClients(state_dir, shards)
+        self.keys = Keys(state_dir, self.domain, settings)
+        self.ending = Event()  # set when the worker takes no more requests
         self.monotonic = monotonic
         self.shards = shards
         self.admin_token = Watched(state_dir)
@@ -104,17 +99,13 @@ class Services:
     def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
         """Judged mail from elsewhere to local recipients, by any shard that answers.
 
-        Raises ShardUnavailable when none does.  It is asked under one id, so
-        a shard that took the message and could not say so does no harm.
+        Raises ShardUnavailable when none does.
         """
-        first = shard_of(recipients[0], self.shards)
-        for step in range(self.shards):
-            try:
-                shard = (first + step) % self.shards
-                return self.clients.receive(shard, body, recipients, message_id)
-            except ShardUnavailable:
-                continue
-        raise ShardUnavailable('no shard answers')
+        return self.clients.receive_anywhere(body, recipients, message_id)
+
+    def hold(self, sender: str, body: Body, recipients: list[str], message_id: bytes) -> Reply:
+        """Judged mail from elsewhere to other relays.  Raises ShardUnavailable."""
+        return self.clients.hold(sender, body, recipients, message_id)
 
 
 def spools(state_dir: Path, slot: int) -> Path:

@@ -109,6 +109,7 @@ class Worker(GeventWorker):
                 server.max_accept = 1
             server.start()
         self._live()
+        services.ending.set()
         for server in servers:
             server.close()
         self._part(pool)

@@ -33,7 +33,9 @@ class Call:
 
     def __init__(self, index: int, store: Store) -> None:
         self.index = index
-        shard = SimpleNamespace(store=store, settings=Settings.defaults(), statistics=dict)
+        shard = SimpleNamespace(
+            store=store, settings=Settings.defaults(), statistics=dict, domain=DOMAIN
+        )
         self._methods = ShardMethods(shard)  # type: ignore[arg-type]
         self.away = False
         self.deaf = False  # the work is done, the answer is lost
