@@ -18,7 +18,15 @@ setup(
     author='the madmail developers',
     python_requires='>=3.11',
     packages=find_packages(include=['madmail', 'madmail.*']),
-    package_data={'madmail': ['py.typed']},
+    package_data={
+        'madmail': [
+            'py.typed',
+            'web/site/templates/*',
+            'web/site/static/*',
+            'web/site/texts/*',
+            'web/site/guide/*/*',
+        ]
+    },
     install_requires=[
         'gevent>=24.11',
         'msgpack>=1.0',
@@ -28,6 +36,8 @@ setup(
         'pyyaml>=6.0',
         'segno>=1.6',
         'falcon>=4.0',
+        'jinja2>=3.1',
+        'markdown-it-py>=3.0',
         'gunicorn[gevent]>=27.0',
     ],
     extras_require={

@@ -111,7 +111,7 @@ _VALUES = (
     Name('http_proxy_password', refusal=NO_PROXY, secret=True),
     Name('dclogin_imap_security', refusal='links name what listens', default='ssl'),
     Name('dclogin_smtp_security', refusal='links name what listens', default='ssl'),
-    Name('language', refusal='this relay has no web pages', default='en'),
+    Name('language', 'site.language'),
     Name('webmail_cors_origins', refusal=NO_WEBMAIL),
     Name('appendlimit', sizes.MESSAGE, show=_size, parse=_octets),
     Name('max_message_size', sizes.MESSAGE, show=_size, parse=_octets),

@@ -30,6 +30,7 @@ from madmail.cli import (
     registration,
     relay,
     settings,
+    site,
     tasks,
 )
 from madmail.cli.invocation import Invocation
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         imap_mboxes,
         imap_msgs,
         notice,
+        site,
     ):
         family.add_commands(commands, [after])
     return top

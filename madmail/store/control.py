@@ -22,6 +22,7 @@ from madmail.settings import Settings, overlay
 from madmail.store import schema
 from madmail.store.exchangers import Exchangers
 from madmail.store.registrations import Registrations
+from madmail.store.shares import Shares
 
 _log = log.get('control')
 
@@ -50,7 +51,7 @@ class Endpoint(NamedTuple):
     updated: int
 
 
-class Control(Registrations, Exchangers):
+class Control(Registrations, Exchangers, Shares):
     """The open control database."""
 
     def __init__(self, state_dir: Path, *, any_thread: bool = False) -> None:

@@ -223,6 +223,14 @@ CONTROL: Sequence[Migration] = (
             last_given_at INTEGER NOT NULL DEFAULT 0,
             given_total INTEGER NOT NULL DEFAULT 0) WITHOUT ROWID""",
     ),
+    (
+        """CREATE TABLE shares (
+            slug TEXT PRIMARY KEY COLLATE NOCASE,
+            url TEXT NOT NULL,
+            name TEXT NOT NULL,
+            created INTEGER NOT NULL,
+            key BLOB NOT NULL) WITHOUT ROWID""",
+    ),
 )
 
 

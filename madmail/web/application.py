@@ -12,6 +12,7 @@ from madmail.web import exchanger, metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
+from madmail.web.site.resources import Site
 
 _log = log.get('web')
 
@@ -67,6 +68,7 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
     exchanger.add_routes(app, services, admin.relay)
+    Site(services, admin.relay).add_routes(app)
     return app
 
 

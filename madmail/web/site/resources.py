@@ -1,0 +1,401 @@
+"""The routes of the public pages.
+
+`/new` speaks to programs (JSON) and to people (a page), by what they send: a form
+of ours says `page=1`.  It is the one that makes accounts; reading a page never
+does.  Names that no route has are looked for as static files, own pages, and
+contact pages, in this order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import falcon
+import jinja2
+
+from madmail import log
+from madmail.admin import registration, shares
+from madmail.admin.refused import Refused
+from madmail.admin.relay import Relay
+from madmail.delivery import zone
+from madmail.tls.certificate import Missing, describe
+from madmail.web.peers import client
+from madmail.web.services import Services
+from madmail.web.site import autoconfig, files, guide, pages, words
+from madmail.web.upload import Cut, TooSlow, Upload
+
+FORM_LIMIT = 16 * 1024  # octets of a form or a JSON body
+STATUS = {'invalid': 400, 'forbidden': 403, 'missing': 404, 'exists': 409, 'unavailable': 503}
+# Nothing from elsewhere and no scripts; an operator's own pages may have theirs.
+POLICY = (
+    "default-src 'none'; style-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+OWN_POLICY = "default-src 'self' 'unsafe-inline' data:; base-uri 'none'; frame-ancestors 'none'"
+KEPT = 'public, max-age=86400'
+FRESH = 'no-store'
+
+_log = log.get('site')
+
+
+class Site:
+    """All public pages of a relay; one method a route."""
+
+    def __init__(self, services: Services, relay: Relay) -> None:
+        self._services = services
+        self._relay = relay
+        self._settings = services.settings
+        self._pages = pages.Pages(services.settings)
+
+    def add_routes(self, app: falcon.App) -> None:
+        for path, name in (
+            ('/', 'index'),
+            ('/index.html', 'index'),
+            ('/new', 'new'),
+            ('/cgi-bin/newemail.py', 'new'),
+            ('/inv/{token}', 'invite'),
+            ('/info', 'info'),
+            ('/security', 'security'),
+            ('/share', 'share'),
+            ('/share/remove', 'share_remove'),
+            ('/docs', 'docs'),
+            ('/docs/{page}', 'docs'),
+            ('/.well-known/autoconfig/mail/config-v1.1.xml', 'autoconfig'),
+            ('/mail/config-v1.1.xml', 'autoconfig'),
+            ('/.well-known/mta-sts.txt', 'mta_sts'),
+            ('/robots.txt', 'robots'),
+        ):
+            app.add_route(path, self, suffix=name)
+        app.add_sink(self.sink, prefix='/')  # type: ignore[arg-type]
+
+    # -- pages
+
+    def on_get_index(self, request: falcon.Request, response: falcon.Response) -> None:
+        language = self._language(request)
+        link = pages.join_link(self._settings)
+        self._show(
+            request,
+            response,
+            'index.html',
+            link=link,
+            qr=pages.code(link) if link else '',
+            retention=pages.age(self._settings['retention.messages'], words.texts(language)),
+        )
+
+    def on_get_invite(self, request: falcon.Request, response: falcon.Response, token: str) -> None:
+        link = pages.join_link(self._settings, token) if token.isascii() else ''
+        qr = pages.code(link) if link else ''
+        self._show(request, response, 'invite.html', token=token[:200], link=link, qr=qr)
+
+    def on_get_info(self, request: falcon.Request, response: falcon.Response) -> None:
+        t = words.texts(self._language(request))
+        self._show(request, response, 'info.html', facts=pages.facts(self._settings, t))
+
+    def on_get_security(self, request: falcon.Request, response: falcon.Response) -> None:
+        fingerprint = ''
+        if self._settings['tls.mode'] == 'self_signed':
+            try:
+                digest = describe(self._settings, self._services.state_dir)['sha256']
+                fingerprint = bytes.fromhex(digest).hex(':').upper()
+            except Missing:
+                pass
+        self._show(request, response, 'security.html', fingerprint=fingerprint)
+
+    def on_get_docs(
+        self, request: falcon.Request, response: falcon.Response, page: str = 'index'
+    ) -> None:
+        self._enabled()
+        language = self._language(request)
+        found = guide.find(language, page)
+        if found is None:
+            raise falcon.HTTPNotFound
+        path, code = found
+        self._show(
+            request,
+            response,
+            'guide.html',
+            heading=guide.title(path),
+            body=guide.rendered(path),
+            page_lang=code,
+            page_dir=words.direction(code),
+            pages=guide.pages(language) if page == 'index' else [],
+        )
+
+    # -- accounts
+
+    def on_options_new(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.status = falcon.HTTP_204
+        response.set_header('Allow', 'GET, POST, OPTIONS')
+
+    def on_get_new(self, request: falcon.Request, response: falcon.Response) -> None:
+        """To the app, where a link is enough; a GET makes no account."""
+        self._enabled()
+        link = pages.join_link(self._settings, request.get_param('token') or '')
+        response.status = falcon.HTTP_302
+        response.set_header('Location', link or '/')
+        response.set_header('Cache-Control', FRESH)
+
+    def on_post_new(self, request: falcon.Request, response: falcon.Response) -> None:
+        self._enabled()
+        form = self._form(request)
+        token = request.get_param('token') or form.get('token')
+        guest = client(request.env, self._settings)
+        try:
+            made = registration.create_account(
+                self._relay, token=token, origin=self._services.guest(guest)
+            )
+        except Refused as refused:
+            self._not_made(request, response, refused, people='page' in form)
+            return
+        if 'page' in form:
+            link = made['dclogin_url']
+            self._show(
+                request,
+                response,
+                'account.html',
+                link=link,
+                qr=pages.code(link),
+                address=made['email'],
+                password=made['password'],
+            )
+        else:
+            _say(response, 200, dict(made))
+
+    def _not_made(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        refused: Refused,
+        *,
+        people: bool,
+    ) -> None:
+        status = STATUS.get(refused.word, 500)
+        if status == 503:
+            response.set_header('Retry-After', '60')
+        if not people:
+            # Delta Chat shows `reason`, older pages read `error`.
+            _say(response, status, {'error': refused.text, 'reason': refused.text})
+            return
+        t = words.texts(self._language(request))
+        text = t['retry'] if status >= 500 else refused.text
+        self._show(request, response, 'message.html', status, heading=t['trouble'], text=text)
+
+    # -- contact pages
+
+    def on_get_share(self, request: falcon.Request, response: falcon.Response) -> None:
+        self._sharing()
+        self._show(request, response, 'share.html', problem='', url='', name='', slug='')
+
+    def on_post_share(self, request: falcon.Request, response: falcon.Response) -> None:
+        self._sharing()
+        form = self._form(request)
+        url, name, slug = (form.get(key, '').strip() for key in ('url', 'name', 'slug'))
+        wait = self._services.rate(
+            'limits.registrations_per_minute_per_ip', client(request.env, self._settings)
+        )
+        try:
+            if wait:
+                raise Refused('unavailable', words.texts(self._language(request))['retry'])
+            made, key = shares.create(self._relay, slug, url, name)
+        except Refused as refused:
+            status = STATUS.get(refused.word, 500)
+            self._show(
+                request,
+                response,
+                'share.html',
+                status,
+                problem=refused.text,
+                url=url,
+                name=name,
+                slug=slug,
+            )
+            return
+        root = pages.origin(self._settings) if pages.public(self._settings) else request.prefix
+        removal = f'{root}/share/remove?slug={made["slug"]}&key={key}'
+        page = f'{root}/{made["slug"]}'
+        self._show(request, response, 'shared.html', 201, page=page, removal=removal)
+
+    def on_get_share_remove(self, request: falcon.Request, response: falcon.Response) -> None:
+        self._sharing()
+        slug, key = ((request.get_param(name) or '')[:100] for name in ('slug', 'key'))
+        self._show(request, response, 'remove.html', slug=slug, key=key)
+
+    def on_post_share_remove(self, request: falcon.Request, response: falcon.Response) -> None:
+        self._sharing()
+        form = self._form(request)
+        t = words.texts(self._language(request))
+        try:
+            shares.remove_by_key(self._relay, form.get('slug', ''), form.get('key', ''))
+        except Refused as refused:
+            status = STATUS.get(refused.word, 500)
+            self._show(
+                request, response, 'message.html', status, heading=t['trouble'], text=refused.text
+            )
+            return
+        self._show(request, response, 'message.html', heading=t['share_removed'], text='')
+
+    # -- for programs
+
+    def on_get_autoconfig(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.content_type = 'application/xml; charset=utf-8'
+        response.set_header('Cache-Control', 'public, max-age=3600')
+        response.text = autoconfig.document(self._settings)
+
+    def on_get_mta_sts(self, request: falcon.Request, response: falcon.Response) -> None:
+        """RFC 8461 3.2; only where a certificate bears it out."""
+        if not pages.public(self._settings):
+            raise falcon.HTTPNotFound
+        response.content_type = falcon.MEDIA_TEXT
+        response.set_header('Cache-Control', 'public, max-age=3600')
+        response.text = zone.sts_policy(self._settings['domain'])
+
+    def on_get_robots(self, request: falcon.Request, response: falcon.Response) -> None:
+        response.content_type = falcon.MEDIA_TEXT
+        response.text = 'User-agent: *\nDisallow: /new\nDisallow: /inv/\nDisallow: /share\n'
+
+    # -- everything else
+
+    def sink(self, request: Any, response: Any, **_: Any) -> None:
+        if not self._settings['site.enabled']:
+            raise falcon.HTTPNotFound
+        if request.method not in ('GET', 'HEAD'):
+            raise falcon.HTTPMethodNotAllowed(['GET', 'HEAD'])
+        name = request.path[1:]
+        own = pages.own_directory(self._settings)
+        found = files.static(own, name)
+        if found is not None:
+            path, kind = found
+            response.content_type = kind
+            response.set_header('X-Content-Type-Options', 'nosniff')
+            data = path.read_bytes()
+            _tag(request, response, data, 'no-cache' if own else KEPT)
+            return
+        stem = name.removesuffix('.html')
+        if stem in ('info', 'security'):
+            getattr(self, f'on_get_{stem}')(request, response)
+            return
+        if self._pages.own(f'{stem}.html'):
+            self._show(request, response, f'{stem}.html')
+            return
+        contact = shares.one(self._relay, name) if self._settings['site.sharing'] else None
+        if contact is not None:
+            t = words.texts(self._language(request))
+            link = shares.link(contact['url'])
+            self._show(
+                request,
+                response,
+                'contact.html',
+                name=contact['name'] or t['contact_someone'],
+                link=link,
+                qr=pages.code(link),
+                Custom={'Slug': contact['slug'], 'URL': link, 'Name': contact['name']},
+            )
+            return
+        t = words.texts(self._language(request))
+        self._show(request, response, 'message.html', 404, heading=t['not_found'], text='')
+
+    # -- inside
+
+    def _enabled(self) -> None:
+        if not self._settings['site.enabled']:
+            raise falcon.HTTPNotFound
+
+    def _sharing(self) -> None:
+        self._enabled()
+        if not self._settings['site.sharing']:
+            raise falcon.HTTPNotFound
+
+    def _language(self, request: falcon.Request) -> str:
+        return words.chosen(
+            request.get_param('lang'),
+            self._settings['site.language'],
+            request.get_header('Accept-Language') or '',
+        )
+
+    def _show(
+        self,
+        request: falcon.Request,
+        response: falcon.Response,
+        template: str,
+        status: int = 200,
+        **values: Any,
+    ) -> None:
+        self._enabled()
+        try:
+            path = request.path if status < 400 else '/'
+            text = self._pages.render(template, self._language(request), path, **values)
+        except jinja2.TemplateError as error:
+            if not self._pages.own(template):
+                raise
+            _log.error('own page cannot be used', template=template, cause=type(error).__name__)
+            raise falcon.HTTPInternalServerError from None
+        response.status = status
+        response.content_type = falcon.MEDIA_HTML
+        own = self._pages.own(template)
+        headers = {
+            'Content-Security-Policy': OWN_POLICY if own else POLICY,
+            'X-Content-Type-Options': 'nosniff',
+            'Referrer-Policy': 'no-referrer',
+            'Vary': 'Accept-Language',
+        }
+        if pages.public(self._settings) and request.scheme == 'https':
+            headers['Strict-Transport-Security'] = 'max-age=31536000'
+        response.set_headers(headers)
+        # Pages may hold credentials made for this visitor.
+        response.set_header('Cache-Control', FRESH)
+        response.text = text
+
+    def _form(self, request: falcon.Request) -> dict[str, str]:
+        """The fields of a form or of a JSON body; what cannot be read has none.
+
+        Raises falcon.HTTPError for a body that is too large or too slow.
+        """
+        kind = (request.content_type or '').partition(';')[0].strip().lower()
+        upload = Upload(request.env, first_time=10.0)
+        if upload.declared > FORM_LIMIT:
+            raise falcon.HTTPContentTooLarge
+        data = b''
+        try:
+            for piece in upload.pieces():
+                data += piece
+                if len(data) > FORM_LIMIT:
+                    raise falcon.HTTPContentTooLarge
+        except (TooSlow, Cut):
+            raise falcon.HTTPBadRequest from None
+        text = data.decode('utf-8', 'replace')
+        if kind == 'application/json':
+            try:
+                given = json.loads(text)
+            except ValueError:
+                return {}
+            if not isinstance(given, dict):
+                return {}
+            return {key: value for key, value in given.items() if isinstance(value, str)}
+        if kind == 'application/x-www-form-urlencoded':
+            try:
+                fields = parse_qs(text, keep_blank_values=True, max_num_fields=20)
+            except ValueError:
+                return {}
+            return {key: values[0] for key, values in fields.items()}
+        return {}
+
+
+def _say(response: falcon.Response, status: int, data: dict[str, Any]) -> None:
+    response.status = status
+    response.content_type = falcon.MEDIA_JSON
+    response.set_header('Cache-Control', FRESH)
+    response.text = json.dumps(data)
+
+
+def _tag(request: falcon.Request, response: falcon.Response, data: bytes, kept: str) -> None:
+    """The octets, or that they are those the client has (RFC 9110 13.1.2)."""
+    tag = hashlib.sha256(data).hexdigest()[:24]
+    response.etag = tag
+    response.set_header('Cache-Control', kept)
+    if any(one == '*' or one == tag for one in request.if_none_match or ()):
+        response.status = falcon.HTTP_304
+        return
+    response.data = data
