@@ -143,7 +143,7 @@ def facts(settings: Settings, t: dict[str, str]) -> list[tuple[str, str]]:
     """What /info tells, name and value."""
 
     def size(name: str) -> str:
-        return sizes.show(settings[name]) if settings[name] else t['no_limit']
+        return megabytes(settings[name]) if settings[name] else t['no_limit']
 
     pace = settings['limits.send_per_minute']
     found = [
@@ -159,6 +159,13 @@ def facts(settings: Settings, t: dict[str, str]) -> list[tuple[str, str]]:
     if settings['retention.read']:
         found.insert(1, (t['read_kept'], age(settings['retention.read'], t)))
     return found
+
+
+def megabytes(octets: int) -> str:
+    """A size for people."""
+    if octets >= 1024**3 and octets % 1024**3 == 0:
+        return f'{octets // 1024**3} GB'
+    return f'{max(round(octets / 1024**2), 1)} MB'
 
 
 def code(text: str) -> Markup:
