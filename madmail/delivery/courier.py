@@ -31,6 +31,7 @@ from madmail.delivery.dkim import Damaged, Keys
 from madmail.delivery.dns import Resolver
 from madmail.delivery.federation import Federation
 from madmail.delivery.outbox import AWAY, Outbox, ShardOutbox, ToShard
+from madmail.delivery.pulling import Polling, PullDesk
 from madmail.delivery.relaying import Relaying, Unreachable
 from madmail.delivery.route import Router
 from madmail.delivery.router import header_block
@@ -60,9 +61,12 @@ RETIRE_TIME = 10.0  # seconds that entries under way get to end
 SHARD_DELAY = 60.0  # seconds at most between two tries at a shard of this relay
 EXPIRE_TIME = 60.0  # seconds between two looks for entries that are too old
 FLUSH_TIME = 30.0  # seconds between two writings of the tracker
+WAITING_TIME = 3600  # seconds after which we look again whether mail is to be fetched
+CLAIM_TIME = 900  # seconds that what is being carried cannot be fetched
 TIDY_TIME = 5.0  # seconds between two looks at idle connections
 
 EXPIRED = '4.4.7'  # RFC 3463 3.5: delivery time expired
+WAITING = 'It waits to be fetched'
 NOT_FEDERATED = Reply(550, '5.7.1', 'This relay sends no mail there', 'policy', Fault.POLICY)
 
 _log = log.get('courier')
@@ -116,8 +120,16 @@ class Courier:
         settings: Settings,
         clock: Callable[[], float] = time.time,
         on_room: Callable[[], None] = lambda: None,
+        waits: Callable[[str], bool] = lambda domain: False,
+        shared: Callable[[str], bool] = lambda domain: False,
     ) -> None:
-        """`on_room` is called when a visit that took less than there was is worth repeating."""
+        """`on_room` is called when a visit that took less than there was is worth repeating.
+
+        Mail for domains that `waits` says is not carried but fetched, mail for those
+        that are `shared` may be (see `exchanger`).
+        """
+        self._waits = waits
+        self._shared = shared
         self._outboxes = outboxes
         self._on_room = on_room
         self._transports = transports
@@ -167,6 +179,10 @@ class Courier:
                 postponed.add(entry.domain)
                 outbox.postpone(entry.domain, int(until) + 1, self.schedule.error(entry.domain))
                 continue
+            if self._waits(entry.domain):
+                postponed.add(entry.domain)
+                outbox.postpone(entry.domain, int(self._clock()) + WAITING_TIME, WAITING)
+                continue
             busy.add(entry.id)
             started += 1
             self._lines.setdefault(entry.domain, deque()).append((shard, entry))
@@ -181,7 +197,7 @@ class Courier:
         outbox, busy = self._outboxes[shard], self._under_way[shard]
         given_back = 0
         for entry in outbox.older(int(self._clock() - lifetime), BATCH):
-            if entry.id in busy or parked(entry.domain):
+            if entry.id in busy or parked(entry.domain) or entry.leased_until > self._clock():
                 continue
             busy.add(entry.id)
             try:
@@ -279,6 +295,8 @@ class Courier:
             _log.error('outbox entry without a body')
             outbox.remove(entry, None)
             return
+        if self._shared(entry.domain) and not outbox.claim(entry, CLAIM_TIME):
+            return  # it is on its way already
         transport = next(t for t in self._transports if t.takes(entry.domain))
         try:
             replies = transport.send(entry, body)
@@ -408,6 +426,16 @@ class CourierRole:
             domain=domain,
             settings=settings,
             on_room=lambda: self._rouse(self._wake),
+            waits=self._is_fetched,
+            shared=self._federation.shared,
+        )
+        self._polling = Polling(
+            context.state_dir,
+            PullDesk(
+                context.state_dir, settings, domain, self._federation, resolver, context.shards
+            ),
+            resolver,
+            self._federation,
         )
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
@@ -426,10 +454,14 @@ class CourierRole:
         except (Damaged, OSError) as error:
             _log.exception('no key to sign with', error)
         self._context.bus.subscribe('outbox', self._announced)
-        self._context.bus.subscribe('federation', lambda data: self._federation.reload())
+        self._context.bus.subscribe('federation', lambda data: self._reload())
+        self._context.bus.subscribe(
+            'exchanger', lambda data: self._polling.poll(str(data.get('poll', '')))
+        )
         self._context.bus.subscribe('settings', lambda data: self._live.reload())
         self._loops = [gevent.spawn(self._work, shard) for shard in self._outboxes]
         self._loops.append(gevent.spawn(self._upkeep))
+        self._polling.start()
 
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
@@ -442,6 +474,7 @@ class CourierRole:
     def retire(self) -> None:
         self._retiring = True
         self._rouse(self._wake)
+        self._polling.stop()
         self.courier.finish(RETIRE_TIME)
         gevent.killall(self._loops)
         for client in self._clients:
@@ -457,9 +490,19 @@ class CourierRole:
             'deferred': courier.deferred,
             'under_way': courier.under_way,
             'destinations_down': len(courier.schedule.down()),
+            **self._polling.statistics(),
         }
 
     # -- inside
+
+    def _reload(self) -> None:
+        self._federation.reload()
+        self._polling.reload()
+
+    def _is_fetched(self, domain: str) -> bool:
+        """Whether mail waits; not when it may not leave at all, and so comes back."""
+        federation = self._federation
+        return federation.waits(domain) and federation.outbound(domain) is None
 
     def _announced(self, event: Any) -> None:
         """A shard says that its outbox has something new; without a shard, all are meant."""

@@ -80,6 +80,19 @@ def acknowledgement(protocol: str, path: str, ids: list[int | str]) -> tuple[str
     return f'{path}/{"me" if protocol == "a" else "pull"}/ack', json.dumps({'ids': ids}).encode()
 
 
+def acknowledged(data: bytes) -> bool:
+    """Whether the answer to an acknowledgement says that something is gone.
+
+    Who acknowledges in vain gets the same again, and must not hurry.
+    """
+    try:
+        answer = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    count = answer.get('acked') if isinstance(answer, dict) else None
+    return isinstance(count, int) and count > 0
+
+
 def page(protocol: str, data: bytes) -> Page:
     """An answer, understood.  Raises BadAnswer.
 

@@ -56,6 +56,9 @@ class Outbox(Protocol):
     def postpone(self, domain: str, next_try: int, error: str) -> None:
         """Put off everything for a destination that cannot be reached."""
 
+    def claim(self, entry: OutboxEntry, seconds: int) -> bool:
+        """Keep it from being fetched for a while; False if it is being fetched now."""
+
     def deliver(self, body: Body, addresses: Sequence[str], delivery_id: bytes) -> list[Outcome]:
         """To accounts of this shard; the same id twice stores once."""
 
@@ -109,6 +112,9 @@ class ShardOutbox:
 
     def postpone(self, domain: str, next_try: int, error: str) -> None:
         self._call('outbox_postpone', domain=domain, next_try=next_try, error=error)
+
+    def claim(self, entry: OutboxEntry, seconds: int) -> bool:
+        return bool(self._call('outbox_claim', entry_id=entry.id, seconds=seconds))
 
     def deliver(self, body: Body, addresses: Sequence[str], delivery_id: bytes) -> list[Outcome]:
         words = self._call(

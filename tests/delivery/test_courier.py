@@ -680,6 +680,8 @@ def test_the_role_wakes_at_an_announcement(monkeypatch: pytest.MonkeyPatch, tmp_
         'deferred': 0,
         'under_way': 0,
         'destinations_down': 0,
+        'exchangers': 0,
+        'exchangers_failing': 0,
     }
     role.retire()
     assert not role.check()
