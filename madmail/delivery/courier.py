@@ -25,7 +25,7 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from madmail import log
-from madmail.account.address import mail_domain
+from madmail.account.address import ehlo_name, mail_domain
 from madmail.delivery.destination import parked
 from madmail.delivery.dkim import Damaged, Keys
 from madmail.delivery.dns import Resolver
@@ -416,7 +416,7 @@ class CourierRole:
             resolver,
             self._keys,
             self.tracker,
-            ehlo=domain if not domain.startswith('[ipv6:') else '[IPv6:' + domain[6:],
+            ehlo=lambda: ehlo_name(settings),
         )
         self._clients = [ShardClient(context.state_dir, n) for n in range(context.shards)]
         self._outboxes: dict[int, Outbox] = {c.index: ShardOutbox(c) for c in self._clients}

@@ -100,16 +100,16 @@ class Exchangers:
 
     def __init__(self, rows: Sequence[Exchanger], names: Callable[[Sequence[str]], Match]) -> None:
         """`names` makes what finds the most exact of some domains; the first row wins."""
-        self._rows = [row for row in rows if row.enabled]
+        self.rows = [row for row in rows if row.enabled]
         self._by_domain: dict[str, Exchanger] = {}
-        for row in self._rows:
+        for row in self.rows:
             for domain in row.domains:
                 self._by_domain.setdefault(domain, row)
         self._match = names(tuple(self._by_domain))
-        self.polled = [row for row in self._rows if row.polls and row.url]
+        self.polled = [row for row in self.rows if row.polls and row.url]
 
     def named(self, name: str) -> Exchanger | None:
-        return next((row for row in self._rows if row.name == name), None)
+        return next((row for row in self.rows if row.name == name), None)
 
     def via(self, domain: str) -> Exchanger | None:
         """By which one mail for `domain` (spelled) goes."""
@@ -118,11 +118,14 @@ class Exchangers:
 
     def pushed(self) -> dict[str, tuple[str, bool | None]]:
         """Domains whose mail may be sent, with URL and `verify` of where to."""
-        return {
-            domain: (place(row.url).origin, row.verify)
-            for domain, row in self._by_domain.items()
-            if row.url and row.mode != 'pull'
-        }
+        found = {}
+        for domain, row in self._by_domain.items():
+            if row.url and row.mode != 'pull':
+                try:
+                    found[domain] = (place(row.url).origin, row.verify)
+                except BadUrl:
+                    continue  # stored by a version that knew more
+        return found
 
     def waits(self, domain: str) -> bool:
         """Whether mail for `domain` is not sent but fetched."""
@@ -143,7 +146,7 @@ class Exchangers:
         """Who fetches with this token."""
         found = None
         key = token_key(token)
-        for row in self._rows:
+        for row in self.rows:
             if row.pull_key and hmac.compare_digest(row.pull_key, key):
                 found = row
         return found

@@ -150,7 +150,8 @@ class _Names:
         return None
 
 
-def _match(keys: Sequence[str]) -> Callable[[str], str | None]:
+def matcher(keys: Sequence[str]) -> Callable[[str], str | None]:
+    """Finds the most exact of some keys that means a domain."""
     return _Names(keys).match
 
 
@@ -169,7 +170,7 @@ class Federation:
         control = self._control
         self._rules = _Names(rule.domain for rule in control.rules())
         self._dismissed = _Names(one.domain for one in control.dismissed())
-        self.exchangers = Exchangers(control.exchangers(), _match)
+        self.exchangers = Exchangers(control.exchangers(), matcher)
         overrides = {
             domain: target(url, verify)
             for domain, (url, verify) in self.exchangers.pushed().items()

@@ -127,15 +127,17 @@ class Poller:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Any] = gevent.sleep,
+        hurried: Callable[[], None] = lambda: None,
     ) -> None:
+        """`hurried` is called after a poll that somebody wanted to be made now."""
         self.row = row
+        self._hurried = hurried
         self._desk = desk
         self._client = client
         self._clock = clock
         self._monotonic = monotonic
         self._sleep = sleep
         self._path = place(row.url).path
-        self._wake = Event()
         self.last_poll_at = row.last_poll_at
         self.last_success_at = row.last_success_at
         self.last_error = row.last_error
@@ -146,20 +148,17 @@ class Poller:
         # Whether the poll has brought something that is gone there now.
         self._has_brought = False
 
-    def run(self) -> None:
-        """Poll for ever."""
-        if self.failures:  # the pause goes on where a restart has cut it
+    def run(self, *, now: bool = False) -> None:
+        """Poll for ever; with `now` begin with one that does not wait for mail."""
+        if self.failures and not now:  # the pause goes on where a restart has cut it
             left = self.last_poll_at + self._pause() - self._clock()
-            self._wake.wait(min(max(left, 0.0), LONGEST))
+            gevent.sleep(min(max(left, 0.0), LONGEST))
         while True:
-            self._wake.clear()
-            again = self.poll()
-            pause = LEAST_INTERVAL * random.random() * 0.1 if again else self._pause()
-            self._wake.wait(pause)
-
-    def hurry(self) -> None:
-        """Poll now."""
-        self._wake.set()
+            again = self.poll(0 if now else WAIT)
+            if now:
+                now = False
+                self._hurried()
+            gevent.sleep(LEAST_INTERVAL * random.random() * 0.1 if again else self._pause())
 
     def take_polled(self) -> Polled:
         """What became of polls, with the counts since this was last asked."""
@@ -181,23 +180,23 @@ class Poller:
         self.refused += polled.refused
         self.changed = True
 
-    def poll(self) -> bool:
-        """Fetch what there is; whether to ask again at once."""
-        self.last_poll_at = int(self._clock())
-        self.changed = True
+    def poll(self, wait: int = WAIT) -> bool:
+        """Fetch what there is, or comes in `wait` seconds; whether to ask again at once."""
+        started = int(self._clock())
         began = self._monotonic()
         error, again = '', False
         self._has_brought = False
         try:
             for domain in self._domains():
-                again = self._fetch(domain) or again
+                again = self._fetch(domain, wait) or again
         except (Failed, BadAnswer) as failure:
             error = str(failure)[:ERROR_LIMIT]
         except Exception as breakage:
             _log.exception('poll failed', breakage)
             error = 'it could not be asked'
-        self.changed = True
+        self.last_poll_at = started
         self.last_error = error
+        self.changed = True
         if error:
             self.failures += 1
             return False
@@ -220,10 +219,10 @@ class Poller:
             return ('',)  # who asks is all that counts
         return self.row.fetches or (self._desk.policy.domain,)
 
-    def _fetch(self, domain: str) -> bool:
+    def _fetch(self, domain: str, wait: int) -> bool:
         """One page; whether to ask again at once.  Raises Failed, BadAnswer."""
         single = len(self._domains()) == 1
-        found = self._page(domain, WAIT if single else 0)
+        found = self._page(domain, wait if single else 0)
         safe: list[int | str] = []
         acked = self._monotonic()
         for message in found.messages:
@@ -236,7 +235,6 @@ class Poller:
                 self.refused += 1
             if fate is not Fate.LATER and found.ack and message.id != '':
                 safe.append(message.id)
-            self.changed = True
             if safe and self._monotonic() - acked > ACK_EVERY:
                 self._acknowledge(safe)
                 safe, acked = [], self._monotonic()
@@ -373,6 +371,8 @@ class Polling:
         self._verified, self._unverified = contexts()
         self._pollers: dict[str, tuple[Poller, gevent.Greenlet]] = {}
         self._writer: gevent.Greenlet | None = None
+        self._parted: list[Poller] = []  # with something to write
+        self._flush_now = Event()
         self._stopped = False
 
     def start(self) -> None:
@@ -389,19 +389,22 @@ class Polling:
             if row is None or _given(row) != _given(poller.row):
                 greenlet.kill(block=False)
                 del self._pollers[name]
+                self._parted.append(poller)
         for name, row in rows.items():
             if name not in self._pollers:
                 try:
-                    poller = Poller(row, self._desk, self._client(row))
+                    poller = Poller(row, self._desk, self._client(row), hurried=self._flush_now.set)
                 except BadUrl:
                     continue  # stored by a version that knew more
                 self._pollers[name] = (poller, gevent.spawn(poller.run))
 
     def poll(self, name: str) -> None:
         """Poll an exchanger now, all for ''."""
-        for poller, _ in self._pollers.values():
-            if name in ('', poller.row.name):
-                poller.hurry()
+        for other, (poller, greenlet) in list(self._pollers.items()):
+            if name in ('', other):
+                # Whatever it is about: it comes again, and is stored once.
+                greenlet.kill(block=False)
+                self._pollers[other] = (poller, gevent.spawn(poller.run, now=True))
 
     def stop(self) -> None:
         """End, and write what is left."""
@@ -438,14 +441,16 @@ class Polling:
 
     def _write(self) -> None:
         while True:
-            gevent.sleep(FLUSH_TIME)
+            self._flush_now.wait(FLUSH_TIME)
+            self._flush_now.clear()
             try:
                 self._flush()
             except Exception as error:
                 _log.exception('polls not written', error)
 
     def _flush(self) -> None:
-        for poller, _ in list(self._pollers.values()):
+        parted, self._parted = self._parted, []
+        for poller in [*parted, *(poller for poller, _ in self._pollers.values())]:
             if poller.changed:
                 polled = poller.take_polled()
                 try:

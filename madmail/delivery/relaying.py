@@ -70,10 +70,10 @@ class Relaying:
         keys: Keys,
         watcher: Watcher,
         *,
-        ehlo: str,
+        ehlo: Callable[[], str],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`ehlo` is our name: the domain, an IP literal in brackets."""
+        """`ehlo` tells our name, an IP literal in brackets."""
         self._router = router
         self._resolver = resolver
         self._keys = keys
@@ -174,7 +174,9 @@ class Relaying:
         broken = Broken(Phase.CONNECT, 'the host has no address')
         for address in self._resolve(hop):
             try:
-                connection = Connection.open(address, hop.port, ehlo=self._ehlo, security=security)
+                connection = Connection.open(
+                    address, hop.port, ehlo=self._ehlo(), security=security
+                )
             except Broken as failure:
                 broken = failure
                 if failure.phase is not Phase.CONNECT:
