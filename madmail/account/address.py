@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from socket import AF_INET6, inet_ntop
+from typing import Any, Protocol
 
 # What Delta Chat and its relays make, and nothing that means anything to a
 # path, a quoted string or an IMAP pattern.
@@ -20,6 +21,12 @@ _DOMAIN = re.compile(
     r'(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?)*\Z'
 )
 ADDRESS_LIMIT = 320
+
+
+class Settings(Protocol):
+    """What of madmail.settings is needed here."""
+
+    def __getitem__(self, name: str, /) -> Any: ...
 
 
 def ip_literal(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -49,6 +56,20 @@ def mail_domain(setting: str) -> str:
     if not _DOMAIN.match(text):
         raise ValueError('neither a domain name nor an IP address')
     return text
+
+
+def hostname(settings: Settings) -> str:
+    """What this host calls itself in greetings; live."""
+    name: str = settings['relay.hostname'] or settings['domain']
+    return name
+
+
+def ehlo_name(settings: Settings) -> str:
+    """The same as the argument of EHLO, an address in brackets (RFC 5321 4.1.3)."""
+    if settings['relay.hostname']:
+        return hostname(settings)
+    domain = mail_domain(settings['domain'])
+    return domain if not domain.startswith('[ipv6:') else '[IPv6:' + domain[6:]
 
 
 def split(address: str) -> tuple[str, str]:

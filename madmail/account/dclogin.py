@@ -8,7 +8,7 @@ import string
 from collections.abc import Sequence
 from urllib.parse import quote
 
-from madmail.account.address import mail_domain
+from madmail.account.address import hostname, mail_domain
 from madmail.account.password import strong
 from madmail.settings import Address, Settings
 
@@ -76,13 +76,12 @@ def link(
 
 
 def host(settings: Settings, listener: Address) -> str:
-    """What a client connects to: the loopback address if only that listens, else the domain."""
+    """What a client connects to: the loopback address if only that listens, else our name."""
     if listener.host == 'localhost' or settings['domain'] == 'localhost':
         return '127.0.0.1' if ':' not in listener.host or listener.host == '::' else listener.host
     if ipaddress.ip_address(listener.host).is_loopback:
         return listener.host
-    domain: str = settings['domain']
-    return domain
+    return hostname(settings)
 
 
 def fresh(

@@ -11,7 +11,6 @@ from typing import Any
 
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
-from madmail.settings.declarations import SETTINGS
 
 MESSAGE = 'limits.max_message_size'
 FEDERATION = 'limits.max_federation_size'
@@ -45,8 +44,7 @@ def show(octets: int) -> str:
 
 def state(relay: Relay, name: str) -> dict[str, Any]:
     """Of MESSAGE or FEDERATION: what is in force, the row if there is one, what it hides."""
-    configured = relay.settings.given.get(name, SETTINGS[name].default)
-    assert isinstance(configured, int)
+    configured: int = relay.settings.configured(name)
     effective: int = relay.settings[name]
     own = relay.settings.source(name) == 'live'
     return {

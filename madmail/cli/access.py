@@ -117,10 +117,7 @@ class Access:
                 self._lock = lock(self.state_dir)
             self.control = Control(self.state_dir)
             # Stored values that are not in force, and why.
-            self.unusable = dict.fromkeys(
-                overlay(settings, self.control.settings(), generation=True),
-                'it does not fit this version or the other settings',
-            )
+            self.unusable = overlay(settings, self.control.settings(), generation=True)
             if self.running:
                 self.unusable = self._unusable()
         except (Stop, OSError, sqlite3.Error, NewerVersion) as error:

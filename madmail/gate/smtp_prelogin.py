@@ -7,6 +7,7 @@ follows.  Lines end in CRLF and nothing else (see `madmail.smtp.grammar`).
 
 from __future__ import annotations
 
+from madmail.account.address import hostname
 from madmail.gate.dialogue import (
     FAILURE_DELAY,
     FREE_FAILURES,
@@ -52,11 +53,11 @@ class SmtpDialogue:
     __slots__ = (
         '_awaited',
         '_bad',
-        '_domain',
         '_esmtp',
         '_failures',
         '_first',
         '_helo',
+        '_hostname',
         '_inbound',
         '_settings',
         '_user',
@@ -64,7 +65,7 @@ class SmtpDialogue:
 
     def __init__(self, settings: Settings, inbound: bool) -> None:
         self._settings = settings
-        self._domain = _octets(str(settings['domain']))
+        self._hostname = _octets(hostname(settings))
         self._inbound = inbound
         self._bad = 0
         self._failures = 0
@@ -78,7 +79,7 @@ class SmtpDialogue:
         self._user = b''
 
     def greeting(self, secure: bool) -> bytes:
-        return b'220 %s ESMTP\r\n' % self._domain
+        return b'220 %s ESMTP\r\n' % self._hostname
 
     def farewell(self, reason: Farewell) -> bytes:
         return _FAREWELLS[reason]
@@ -174,9 +175,9 @@ class SmtpDialogue:
         self._helo = helo
         self._esmtp = esmtp
         if not esmtp:
-            return Step(b'250 %s\r\n' % self._domain)
+            return Step(b'250 %s\r\n' % self._hostname)
         lines = [
-            self._domain,
+            self._hostname,
             b'PIPELINING',
             b'SIZE %d' % int(str(self._settings['limits.max_message_size'])),
             *(name.encode('ascii') for name in _EXTENSIONS),

@@ -94,6 +94,10 @@ class Arbiter:
         self._asked = 0.0
         self.ledger = Ledger()
         self.unusable: dict[str, str] = {}  # stored settings that are not in force, and why
+        self.stored: dict[str, str] = {}  # rows of the control database when last read
+        self.seen: tuple[int, ...] = ()  # of the control database, see services.mark
+        self.logging = ('off', '')  # where to, and from which level on
+        self._looked = 0.0
         self.trouble: dict[str, str] = {}  # services that are switched on and cannot run, and why
 
     # -- life
@@ -119,10 +123,8 @@ class Arbiter:
         )
         try:
             services.lay(self, settings)
-            configure_log(settings, self.user)
             self._roles = preload(self.plan)
-            self.tls = self.make_tls(settings)
-            services.bind(self, settings)
+            services.begin(self, settings)
             for kind in self.plan.kinds:
                 count = self.plan.count(kind, settings, self.state.shards)
                 self.posts += [Post(kind, index) for index in range(count)]
@@ -171,6 +173,9 @@ class Arbiter:
             if not self.stopping:
                 self._fill(now)
                 self._reload_step()
+                if now - self._looked > PING_INTERVAL and self.reloading is None:
+                    self._looked = now
+                    services.look(self)
                 self._announce()
             assert self._control is not None
             self._control.turn(now)

@@ -252,6 +252,13 @@ class Child:
                 log.reopen()
             except OSError:
                 pass  # goes on with the old file
+            self.context.bus.arrived('log', {})
+        elif kind == 'log':
+            try:
+                log.configure(frame['target'], frame['level'])
+            except OSError as error:
+                _log.error('log not opened', errno=error.errno)
+            self.context.bus.arrived('log', frame)
 
     def _check(self, number: int) -> None:
         assert self._role is not None

@@ -9,6 +9,7 @@ connections are kept: an old gate lingers until its last one ends.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -29,16 +30,23 @@ _log = log.get('master')
 def reload_steps(arbiter: Arbiter) -> Iterator[None]:
     """Yields while there is something to wait for; raises Stop when the reload is refused."""
     arbiter.reload_error = ''
-    settings = _load(arbiter)
-    old = arbiter.settings
-    tls = arbiter.make_tls(settings)
-    arbiter.listeners.bind(settings, arbiter.plan.listening(settings))
-    previous, arbiter.tls = arbiter.tls, tls
+    old, before = arbiter.settings, (arbiter.unusable, arbiter.stored, arbiter.tls)
+    failed = {name: arbiter.stored[name] for name in arbiter.unusable if name in arbiter.stored}
     try:
+        settings = _load(arbiter)
+        try:
+            arbiter.tls = _take(arbiter, settings)
+        except Stop:
+            if not services.known_to_fail(arbiter, settings, failed):
+                raise
+            arbiter.tls = _take(arbiter, settings)
+        services.follow_log(arbiter, settings)
         yield from _gates(arbiter, settings)
     except Stop:
-        arbiter.tls = previous
+        arbiter.unusable, arbiter.stored, arbiter.tls = before
         arbiter.listeners.keep(old, arbiter.plan.listening(old))
+        with contextlib.suppress(Stop):
+            services.follow_log(arbiter, old)
         raise
     arbiter.listeners.keep(settings, arbiter.plan.listening(settings))
     yield from _shards(arbiter)
@@ -47,9 +55,14 @@ def reload_steps(arbiter: Arbiter) -> Iterator[None]:
     _log.info('reloaded', generation=arbiter.generation)
 
 
-def _load(arbiter: Arbiter) -> Settings:
-    from madmail.master.arbiter import configure_log
+def _take(arbiter: Arbiter, settings: Settings) -> object:
+    """Bind what is new; the new certificate.  Raises Stop."""
+    tls = arbiter.make_tls(settings)
+    arbiter.listeners.bind(settings, arbiter.plan.listening(settings))
+    return tls
 
+
+def _load(arbiter: Arbiter) -> Settings:
     if arbiter.load is None:
         raise Stop(CONFIGURATION, 'there is no configuration file to read again')
     try:
@@ -62,7 +75,6 @@ def _load(arbiter: Arbiter) -> Settings:
             if name == 'processes.shards' and settings[name] in (0, arbiter.state.shards):
                 continue
             raise Stop(CONFIGURATION, f'{name} was changed, which needs a restart')
-    configure_log(settings, arbiter.user)
     return settings
 
 

@@ -21,6 +21,7 @@ from madmail.settings.kinds import (
     Domain,
     Duration,
     FilePath,
+    Hostname,
     Integer,
     Kind,
     LogTarget,
@@ -92,6 +93,8 @@ SECTIONS: dict[str, str] = {
     'exchanger': 'Mail that other relays fetch, or that goes on from here',
     'relay': 'What clients are told about the relay',
     'site': 'Public pages',
+    'webimap': 'Reading mail over HTTP (WebIMAP)',
+    'websmtp': 'Sending mail over HTTP (WebSMTP)',
     'web': 'The web server',
     'admin': 'Administration over HTTP',
 }
@@ -228,14 +231,14 @@ declare(
     LogTarget(),
     'off',
     'off, stderr or a file. The log never holds addresses, IP addresses, subjects or message ids.',
-    applies=RELOAD,
+    applies=LIVE,
 )
 declare(
     'log_level',
     Choice('error', 'warning', 'info', 'debug'),
     'info',
     'The least important events that are logged.',
-    applies=RELOAD,
+    applies=LIVE,
 )
 
 declare(
@@ -695,6 +698,14 @@ declare(
 )
 
 declare(
+    'relay.hostname',
+    Hostname(),
+    '',
+    'Name of this host in greetings and EHLO and in what mail programs are told to connect to. '
+    'Empty: the domain.',
+    applies=LIVE,
+)
+declare(
     'relay.comment',
     Text(),
     '',
@@ -761,6 +772,27 @@ declare(
     10000,
     'Messages from elsewhere that each shard keeps for one domain that mail is passed on to; 0 = '
     'any number.',
+    applies=LIVE,
+)
+declare(
+    'webimap.enabled',
+    Boolean(),
+    False,
+    'Serve mailboxes to programs in browsers, at /webimap/.',
+    applies=LIVE,
+)
+declare(
+    'websmtp.enabled',
+    Boolean(),
+    False,
+    'Take mail from programs in browsers, at /webimap/send and /websmtp/send.',
+    applies=LIVE,
+)
+declare(
+    'webimap.cors_origins',
+    Origins(),
+    (),
+    "Origins of pages elsewhere that may use both; '*' is everybody.",
     applies=LIVE,
 )
 declare(

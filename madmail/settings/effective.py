@@ -27,10 +27,10 @@ class Settings:
         self.given: dict[str, object] = dict(given or {})
         self.origin = origin
         self._live: dict[str, object] = {}
-        self._values: dict[str, Any] = {name: s.default for name, s in SETTINGS.items()}
+        self._defaults: dict[str, Any] = {name: s.default for name, s in SETTINGS.items()}
         if any(name.startswith('listen.') for name in self.given):
-            self._values.update((name, ()) for name in SETTINGS if name.startswith('listen.'))
-        self._values.update(self.given)
+            self._defaults.update((name, ()) for name in SETTINGS if name.startswith('listen.'))
+        self._values: dict[str, Any] = {**self._defaults, **self.given}
         check_together(self._values)
 
     @classmethod
@@ -64,6 +64,15 @@ class Settings:
         declared(name)
         return 'live' if name in self._live else 'file' if name in self.given else 'default'
 
+    def configured(self, name: str) -> Any:
+        """The value of file or default, whatever was changed since."""
+        declared(name)
+        return self.given.get(name, self._defaults[name])
+
+    def stored(self) -> dict[str, object]:
+        """The values of the rows that are in force, by name."""
+        return dict(self._live)
+
     def replace(self, name: str, value: object) -> None:
         """Set a value as if the file had given it (command line flags)."""
         self.given[name] = self._values[name] = declared(name).kind.check(value)
@@ -86,21 +95,47 @@ class Settings:
         setting = declared(name)
         if not setting.storable:
             raise SettingError(f'{name} is set in the configuration file only')
-        values = dict(self._values)
-        if text is None:
-            value = self.given.get(name, setting.default)
-        else:
+        live = dict(self._live)
+        live.pop(name, None)
+        if text is not None:
             try:
-                value = setting.kind.parse(text)
+                live[name] = setting.kind.parse(text)
             except Wrong as wrong:
                 raise SettingError(f'{name}: expected {wrong}, found {text!r}') from None
-        values[name] = value
+        self._force(live)
+
+    def lay(self, live: Mapping[str, object]) -> dict[str, str]:
+        """Put all rows into force at once, in place of those that were; checked values by name.
+
+        Where they do not fit together, as many as do.  Those left out, and why.
+        """
+        try:
+            self._force(live)
+            return {}
+        except SettingError:
+            pass
+        waiting = {name: live[name] for name in SETTINGS if name in live}
+        fitting: dict[str, object] = {}
+        reasons: dict[str, str] = {}
+        while waiting:  # one may fit only behind another
+            reasons = {}
+            for name, value in list(waiting.items()):
+                try:
+                    self._force({**fitting, name: value})
+                except SettingError as error:
+                    reasons[name] = str(error)
+                else:
+                    fitting[name] = waiting.pop(name)
+            if len(reasons) == len(waiting):
+                break
+        self._force(fitting)
+        return reasons
+
+    def _force(self, live: Mapping[str, object]) -> None:
+        """Raises SettingError, and leaves everything as it was, if they do not fit together."""
+        values = {**self._defaults, **self.given, **live}
         check_together(values)
-        self._values = values
-        if text is None:
-            self._live.pop(name, None)
-        else:
-            self._live[name] = value
+        self._values, self._live = values, dict(live)
 
 
 # where a relay without a configuration file listens

@@ -337,6 +337,24 @@ class Domain(Kind):
         return text
 
 
+class Hostname(Domain):
+    """The name of a host, or nothing."""
+
+    name = 'host name'
+    expected = 'the name of a host such as mail.example.org'
+    bracketed = False
+
+    def check(self, value: object) -> object:
+        if value == '':
+            return ''
+        name = super().check(value)
+        try:
+            ipaddress.ip_address(str(name))
+        except ValueError:
+            return name
+        raise Wrong(self.expected)
+
+
 class Addresses(Kind):
     """Where to listen: a tuple of `Address`, empty = nowhere."""
 

@@ -19,7 +19,7 @@ from gevent import get_hub
 
 from madmail import log
 from madmail.account import flood
-from madmail.account.address import mail_domain
+from madmail.account.address import hostname, mail_domain
 from madmail.account.admission import Admission
 from madmail.account.flood import Flood
 from madmail.account.placement import shard_of
@@ -64,11 +64,14 @@ class Shard:
         self.context = context
         self.settings = context.settings
         self.domain = mail_domain(self.settings['domain'])
-        self.hostname = self.settings['domain']
         self.directory: Path = context.state_dir / 'shards' / str(context.index)
         self.sessions = Sessions(lambda: self.settings['limits.sessions_per_account'])
         self._watchers: list[Any] = []
         self._resume: Any = None
+
+    @property
+    def hostname(self) -> str:
+        return hostname(self.settings)
 
     # -- Role
 

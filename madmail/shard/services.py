@@ -23,7 +23,6 @@ class ShardServices(Protocol):
     settings: Settings
     store: Store
     domain: str  # the mail domain as it stands in addresses
-    hostname: str  # the name for greetings and EHLO
     router: Router
     origin: Origins  # makes the check of where a message comes from
     accounts: Accounts
@@ -34,3 +33,7 @@ class ShardServices(Protocol):
 
     def offload(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run in a native thread; blocks the greenlet, not the loop."""
+
+    @property
+    def hostname(self) -> str:
+        """The name for greetings and EHLO."""

@@ -295,13 +295,11 @@ class Blocklist:
 class LiveSettings:
     """The settings rows laid over a process's `Settings`, which stays the same object."""
 
-    def __init__(self, state_dir: Path, settings: Settings, *, generation: bool = False) -> None:
-        """With `generation` the rows that apply on reload are laid once, now."""
+    def __init__(self, state_dir: Path, settings: Settings) -> None:
         self._control = Control(state_dir)
         self._settings = settings
         self._changes = self._control.changes()
-        if generation:
-            overlay(settings, self._control.settings(), generation=True)
+        self._unusable: set[str] = set()
         self.reload()
 
     def refresh(self) -> bool:
@@ -314,9 +312,11 @@ class LiveSettings:
         return True
 
     def reload(self) -> None:
-        """Read the rows anew; one that does not fit any more is left out and logged."""
-        for name in overlay(self._settings, self._control.settings()):
+        """Read the rows anew; one that does not fit any more is left out and logged once."""
+        unusable = set(overlay(self._settings, self._control.settings()))
+        for name in sorted(unusable - self._unusable):
             _log.warning('stored setting is not usable', setting=name)
+        self._unusable = unusable
 
     def close(self) -> None:
         self._control.close()

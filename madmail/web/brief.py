@@ -17,6 +17,7 @@ VARIABLE = 'MADMAIL_WEB'  # the environment variable with the descriptor
 @dataclass(frozen=True)
 class Brief:
     given: dict[str, object]  # Settings.given
+    stored: dict[str, object]  # Settings.stored()
     origin: Path | None  # Settings.origin
     state_dir: Path
     shards: int

@@ -56,7 +56,6 @@ class WebRole:
         self._memory = create()
         self._counters = Counters(self._memory)
         self._server: subprocess.Popen[bytes] | None = None
-        self._log_file = _inode(context.settings['log'])
 
     def start(self) -> None:
         """Returns when gunicorn serves.  Raises OSError when it does not."""
@@ -71,6 +70,7 @@ class WebRole:
             descriptors = tuple(listener.fileno() for listener in listeners)
             brief = Brief(
                 given=context.settings.given,
+                stored=context.settings.stored(),
                 origin=context.settings.origin,
                 state_dir=context.state_dir,
                 shards=context.shards,
@@ -90,10 +90,10 @@ class WebRole:
         for listener in listeners:
             listener.close()  # gunicorn's now
         self._wait()
+        context.bus.subscribe('log', lambda data: self._pass_on_log())
 
     def check(self) -> bool:
         """Whether a request goes through a worker; gunicorn watches each of them itself."""
-        self._pass_on_reopening()
         return self._ask()
 
     def retire(self) -> None:
@@ -177,22 +177,12 @@ class WebRole:
             pass
         server.wait()
 
-    def _pass_on_reopening(self) -> None:
-        """The log was rotated and reopened here; gunicorn has its own descriptor."""
-        inode = _inode(self._context.settings['log'])
-        if inode != self._log_file and self._server is not None:
-            self._log_file = inode
+    def _pass_on_log(self) -> None:
+        """The log was opened anew here or goes elsewhere; gunicorn has its own descriptor."""
+        if self._server is not None:
             _signal(self._server, signal.SIGUSR1)
 
 
 def _signal(server: subprocess.Popen[bytes], number: int) -> None:
     if server.poll() is None:
         server.send_signal(number)
-
-
-def _inode(target: str) -> int:
-    """The file a log goes to, 0 for none."""
-    try:
-        return 0 if target in ('off', 'stderr') else os.stat(target).st_ino
-    except OSError:
-        return 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import runpy
 import signal
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,15 @@ from gunicorn.app.base import BaseApplication
 
 from madmail import log
 from madmail.master.process import die_with_parent, name_process
-from madmail.settings import Settings
+from madmail.settings import Settings, overlay
+from madmail.store.control import Control
 from madmail.tls.self_signed import Files
 from madmail.web import gunicorn_settings
 from madmail.web.brief import Brief, load
+from madmail.web.gunicorn_log import GunicornLog
 
 OWN_SETTINGS = 'gunicorn.py'  # beside the configuration file
+_log = log.get('web')
 RESERVED = ('bind', 'workers', 'worker_class', 'logger_class', 'preload_app')
 
 
@@ -32,6 +36,7 @@ class Server(BaseApplication):
     def __init__(self, brief: Brief) -> None:
         self.brief = brief
         self.settings = Settings(brief.given, brief.origin)
+        self.settings.lay(brief.stored)
         self.services: Any = None
         self.spare: Files | None = None
         if brief.pem:
@@ -81,6 +86,18 @@ class Server(BaseApplication):
         )
         return build(self.services)
 
+    def follow_log(self) -> None:
+        """Log as the settings say now.  On failure the log stays as it was."""
+        try:
+            control = Control(self.brief.state_dir)
+            try:
+                overlay(self.settings, control.settings())
+            finally:
+                control.close()
+            log.configure(self.settings['log'], self.settings['log_level'])
+        except (OSError, sqlite3.Error) as error:
+            _log.error('log not opened', cause=type(error).__name__)
+
     row = 0  # of this worker in the counters
 
 
@@ -97,7 +114,8 @@ def main() -> int:
     if not die_with_parent(brief.parent, signal.SIGKILL):
         return 1
     server = Server(brief)
-    log.configure(server.settings['log'], server.settings['log_level'])
+    server.follow_log()
+    GunicornLog.reopen = staticmethod(server.follow_log)
     server.run()
     return 0
 

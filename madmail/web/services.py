@@ -30,6 +30,8 @@ from madmail.store.interface import Body
 from madmail.store.spool import Spool
 from madmail.web.counters import Counters
 
+SHUT_OUT_LIMIT = 10_000  # peers that guessed passwords, remembered
+
 
 class Services:
     """Made in the worker's process; `receive` is where mail goes."""
@@ -63,9 +65,10 @@ class Services:
         self.metrics_at: set[tuple[str, str]] = set()
         self._spools = spools(state_dir, slot)
         self._control = Control(state_dir)
-        self._live = LiveSettings(state_dir, settings, generation=True)
+        self._live = LiveSettings(state_dir, settings)
         self._changes = self._control.changes()
         self._rates: dict[str, Gcra] = {}
+        self._shut_out: dict[str, float] = {}
         self._peer_key = peer_key or os.urandom(flood.KEY_SIZE)
 
     def refresh(self) -> None:
@@ -92,6 +95,18 @@ class Services:
         if rate.per_minute != limit:
             rate.set(limit, limit)
         return rate.allow(peer, self.monotonic())
+
+    def failed(self, limit: str, peer: str) -> None:
+        """A wrong password from `peer`; over `limit` (a minute) it is shut out for a while."""
+        wait = self.rate(limit, peer)
+        if wait:
+            if len(self._shut_out) >= SHUT_OUT_LIMIT:
+                self._shut_out.clear()
+            self._shut_out[peer] = self.monotonic() + wait
+
+    def shut_out(self, peer: str) -> bool:
+        """Whether `peer` has to wait before it may try another password."""
+        return self._shut_out.get(peer, 0.0) > self.monotonic()
 
     def spool(self) -> Spool:
         return Spool(self._spools)

@@ -20,7 +20,7 @@ def _federation(shell: Shell) -> Federation:
     """What the relay would have in force."""
     settings = load(shell.config)
     directory: Path = settings['state_dir']
-    assert overlay(settings, Control(directory).settings()) == []
+    assert overlay(settings, Control(directory).settings()) == {}
     return Federation(directory, settings, 'chat.example')
 
 
