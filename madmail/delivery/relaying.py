@@ -29,7 +29,7 @@ from madmail.store.interface import Body, OutboxEntry
 MEMORY_TIME = 1800.0  # seconds that what worked for a host is tried first
 HOSTS_LIMIT = 5000  # hosts of which that is known
 SMTP_KEEP_TIME = 20.0  # seconds an SMTP connection waits for the next message
-SMTP_KEEP_LIMIT = 2  # connections kept to one host
+SMTP_KEEP_LIMIT = 8  # connections kept to one host
 SMTP_MESSAGES = 100  # over one connection
 
 UNSURE = Reply(451, '4.4.2', 'The other relay did not answer', 'unsure', Fault.PEER)

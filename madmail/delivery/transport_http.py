@@ -37,7 +37,7 @@ HEAD_LIMIT = 16384  # octets of status line and fields
 TEXT_LIMIT = 4096  # octets of an answer's body that are read
 BATCH = 90  # recipients of one request: common HTTP servers take 100 fields
 KEEP_TIME = 55.0  # seconds a connection is kept; peers close theirs after 60 and more
-KEEP_LIMIT = 4  # connections kept to one host
+KEEP_LIMIT = 8  # connections kept to one host
 HOSTS_LIMIT = 200  # hosts with kept connections
 
 _STATUS = re.compile(rb'HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)')
