@@ -2,8 +2,7 @@
 
 `outbox_hold` takes judged mail from elsewhere for domains for which this relay
 is an exchanger.  `outbox_wait` returns when there is something an exchanger may
-fetch, `outbox_lease` gives it out, `outbox_acknowledge` removes it.  An entry is
-named there together with its shard (`ENTRY`, `SHARD`).
+fetch, `outbox_lease` gives it out, `outbox_acknowledge` removes it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
 
+from madmail.delivery.exchanger import EVERY
 from madmail.shard.calls import CallRefused, body_from
 from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import OutboxEntry
@@ -128,8 +128,10 @@ class ExchangeMethods:
 
     def acknowledge(self, exchanger: str, entry_ids: list[int]) -> int:
         """Entries are safe with the exchanger; how many there were."""
-        store = self._shard.store
-        return store.outbox_acknowledge(entry_ids, self._domains(exchanger, '*'))
+        store, exchangers = self._shard.store, self._shard.federation.exchangers
+        # Whatever the policy says by now: it has them.
+        domains = exchangers.fetched_by(exchanger, EVERY, list(store.outbox_count()))
+        return store.outbox_acknowledge(entry_ids, domains)
 
     def hasten(self, domain: str) -> int:
         """Make everything for a domain due; how many entries were not."""
@@ -138,7 +140,7 @@ class ExchangeMethods:
     def _domains(self, exchanger: str, domain: str) -> list[str]:
         """Those with mail that an exchanger may fetch, but not if the policy forbids it."""
         federation = self._shard.federation
-        present = list(self._shard.store.outbox_count()) if domain == '*' else [domain]
+        present = list(self._shard.store.outbox_count()) if domain == EVERY else [domain]
         return [
             one
             for one in federation.exchangers.fetched_by(exchanger, domain, present)

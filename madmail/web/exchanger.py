@@ -20,6 +20,7 @@ as there is something.
 from __future__ import annotations
 
 import json
+import select
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -53,6 +54,7 @@ WAITING_LIMIT = 8  # requests of one exchanger that wait, a worker
 ACK_LIMIT = 1024 * 1024  # octets of an acknowledgement
 IDS_LIMIT = 10_000
 SHARDS_LIMIT = 1024  # an entry is named id * SHARDS_LIMIT + shard
+LOOK = 5.0  # seconds between two looks whether who waits is still there
 AWAY_PAUSE = 0.5  # seconds before a shard that does not answer is asked again
 FLUSH_TIME = 5.0  # seconds between two writings of counts
 
@@ -91,8 +93,13 @@ class Exchange:
 
     # -- giving
 
-    def find(self, who: Exchanger, domain: str, wait: int, single: bool) -> list[Given]:
-        """Messages under a lease, as soon as there are any or `wait` seconds are over."""
+    def find(
+        self, who: Exchanger, domain: str, wait: int, single: bool, client: Any = None
+    ) -> list[Given]:
+        """Messages under a lease, as soon as there are any or `wait` seconds are over.
+
+        None for a `client` (its socket) that has gone meanwhile: it would have the lease.
+        """
         found = self._lease(who, domain, single)
         if found or not wait or self._waiting[who.name] >= WAITING_LIMIT:
             return found
@@ -103,7 +110,10 @@ class Exchange:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                if self._wait(who, domain, left):
+                told = self._wait(who, domain, min(left, LOOK))
+                if _is_gone(client):
+                    break
+                if told:
                     found = self._lease(who, domain, single)
         finally:
             self._waiting[who.name] -= 1
@@ -245,7 +255,7 @@ class Pull:
             raise falcon.HTTPBadRequest(title='this is not a domain') from None
         group = request.get_param('group') == '1'
         wait = _wait(request.get_param('wait') or '', self._services)
-        found = self._exchange.find(who, domain, wait, not group)
+        found = self._exchange.find(who, domain, wait, not group, _socket(request))
         response.content_type = falcon.MEDIA_JSON
         response.stream = answer_b(asked, found, wait, group)
 
@@ -261,7 +271,7 @@ class Full:
         who = self._exchange.who(request, token)
         ack = request.get_header(ACK_FIELD) == '1'
         wait = _wait(request.get_header(WAIT_FIELD) or '', self._services)
-        found = self._exchange.find(who, EVERY, wait, False)
+        found = self._exchange.find(who, EVERY, wait, False, _socket(request))
         response.content_type = falcon.MEDIA_JSON
         response.set_header('Cache-Control', 'no-store')
         text = answer_a(found, wait, ack)
@@ -291,6 +301,22 @@ class Ack:
         acked = self._exchange.acknowledge(who, _ids(request))
         response.content_type = falcon.MEDIA_JSON
         response.text = json.dumps({'status': 'ok', 'acked': acked})
+
+
+def _socket(request: falcon.Request) -> Any:
+    return request.env.get('gunicorn.socket')
+
+
+def _is_gone(client: Any) -> bool:
+    """Whether a client that waits for an answer has hung up, or wants something else."""
+    if client is None:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(client.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+    except (OSError, ValueError):
+        return True
 
 
 def _ids(request: falcon.Request) -> list[int]:
