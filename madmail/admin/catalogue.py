@@ -21,7 +21,6 @@ NO_SHADOWSOCKS = 'Shadowsocks is not configured on this relay'
 NO_PROXY = 'this relay has no HTTP proxy'
 NO_SASL = 'this relay has no SASL service for other programs'
 NO_PANEL = 'this relay serves no panel of its own'
-NO_WEBMAIL = 'this relay has no mail access over HTTP'
 IN_FILE = 'this is set in the configuration file ({}); a reload applies it'
 AT_START = 'this is set in the configuration file ({}) and counts from the next start on'
 
@@ -51,6 +50,11 @@ class Name:
 def _size(value: object) -> str:
     assert isinstance(value, int)
     return sizes.show(value)
+
+
+def _joined(value: object) -> str:
+    assert isinstance(value, tuple)
+    return ','.join(value)
 
 
 def _octets(text: str) -> str:
@@ -112,7 +116,7 @@ _VALUES = (
     Name('dclogin_imap_security', refusal='links name what listens', default='ssl'),
     Name('dclogin_smtp_security', refusal='links name what listens', default='ssl'),
     Name('language', 'site.language'),
-    Name('webmail_cors_origins', refusal=NO_WEBMAIL),
+    Name('webmail_cors_origins', 'webimap.cors_origins', show=_joined),
     Name('appendlimit', sizes.MESSAGE, show=_size, parse=_octets),
     Name('max_message_size', sizes.MESSAGE, show=_size, parse=_octets),
     Name('max_federation_size', sizes.FEDERATION, show=_size, parse=_octets),
@@ -154,8 +158,8 @@ SERVICES: dict[str, Switch] = {
     'admin_web': Switch(refusal=NO_PANEL),
     'auto_purge_seen': Switch('retention.read', on='1d', off='off'),
     'message_retention': Switch('retention.messages', on='30d', off='off'),
-    'webimap': Switch(refusal=NO_WEBMAIL),
-    'websmtp': Switch(refusal=NO_WEBMAIL),
+    'webimap': Switch('webimap.enabled'),
+    'websmtp': Switch('websmtp.enabled'),
     'shadowsocks': Switch(refusal=NO_SHADOWSOCKS),
     'ss_ws': Switch(refusal=NO_SHADOWSOCKS),
     'ss_grpc': Switch(refusal=NO_SHADOWSOCKS),

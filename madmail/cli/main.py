@@ -33,6 +33,7 @@ from madmail.cli import (
     settings,
     site,
     tasks,
+    webmail,
 )
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Declined, Result, failure_as_json
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         imap_msgs,
         notice,
         site,
+        webmail,
     ):
         family.add_commands(commands, [after])
     return top

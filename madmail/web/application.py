@@ -13,6 +13,7 @@ from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
 from madmail.web.services import Services
 from madmail.web.site.resources import Site
+from madmail.web.webimap.rest import Rest
 
 _log = log.get('web')
 
@@ -68,6 +69,7 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
     exchanger.add_routes(app, services, admin.relay)
+    Rest(services).add_routes(app)
     Site(services, admin.relay).add_routes(app)
     return app
 

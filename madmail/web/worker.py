@@ -39,6 +39,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from madmail import log
 from madmail.tls.context import ServerTLS, Unusable
 from madmail.web.peers import Connections, peer, trusted
+from madmail.web.webimap import socket as websocket
 
 HEADER_LIMIT = 384 * 1024  # octets of a request's header: a thousand recipients and more
 HANDSHAKE_TIME = 20.0  # seconds
@@ -221,6 +222,10 @@ class Worker(GeventWorker):
             request.body.close_connection = request.force_close
             if isinstance(client, ssl.SSLSocket):
                 request.scheme = 'https'
+            if websocket.wanted(request.path, request.headers):
+                self._services.refresh()
+                websocket.serve(self._services, request, client, addr[0])
+                return
             try:
                 self.handle_request(name, request, client, addr)
             except StopIteration:

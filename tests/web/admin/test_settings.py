@@ -191,9 +191,14 @@ def test_push_and_webmail(desk: Desk) -> None:
         'cors_origins': '',
         'cors_origins_list': [],
     }
-    assert desk.ask('POST', mail, {'action': 'disable'})['status'] == 'disabled'
-    desk.ask('POST', mail, {'action': 'enable'}, status=400)
-    desk.ask('POST', mail, {'action': 'add_origin', 'origin': 'https://x'}, status=400)
+    found = desk.ask('POST', mail, {'action': 'enable', 'origin': 'https://x.example'})
+    assert (found['status'], found['webimap_enabled']) == ('enabled', 'enabled')
+    assert found['cors_origins_list'] == ['https://x.example']
+    found = desk.ask('POST', mail, {'action': 'add_origin', 'origin': 'https://y.example'})
+    assert found['cors_origins_list'] == ['https://x.example', 'https://y.example']
+    desk.ask('POST', mail, {'action': 'add_origin', 'origin': 'x'}, status=400)
+    found = desk.ask('POST', mail, {'action': 'disable'})
+    assert (found['status'], len(found['cors_origins_list'])) == ('disabled', 2)
 
 
 def test_secrets_are_masked_unless_asked_for(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

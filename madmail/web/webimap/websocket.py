@@ -1,0 +1,131 @@
+"""WebSocket framing for servers (RFC 6455), pure and bounded."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from typing import NamedTuple
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+CONTINUATION = 0
+CONTROL_LIMIT = 125  # RFC 6455 5.5
+GUID = b'258EAFA5-E914-47DA-95CA-C5AB0DC85B11'
+
+NORMAL, GOING_AWAY, PROTOCOL, NOT_TEXT, POLICY, TOO_BIG, TROUBLE = (
+    1000, 1001, 1002, 1003, 1008, 1009, 1011,
+)  # fmt: skip
+
+
+class Broken(Exception):
+    """The peer broke the protocol; `code` is what to close with (RFC 6455 7.4.1)."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Event(NamedTuple):
+    """A whole message, or a control frame."""
+
+    kind: int  # TEXT, BINARY, CLOSE, PING, PONG
+    data: bytes
+
+
+def accept(key: str) -> str | None:
+    """Sec-WebSocket-Accept for a key; None if it is none (RFC 6455 4.2.1)."""
+    try:
+        if len(base64.b64decode(key, validate=True)) != 16:
+            return None
+    except ValueError:
+        return None
+    digest = hashlib.sha1(key.encode() + GUID, usedforsecurity=False).digest()
+    return base64.b64encode(digest).decode()
+
+
+def frame(kind: int, data: bytes) -> bytes:
+    """One unmasked frame, as a server sends it (RFC 6455 5.2)."""
+    size = len(data)
+    if size < 126:
+        return bytes((0x80 | kind, size)) + data
+    if size < 65536:
+        return bytes((0x80 | kind, 126)) + size.to_bytes(2, 'big') + data
+    return bytes((0x80 | kind, 127)) + size.to_bytes(8, 'big') + data
+
+
+def close(code: int) -> bytes:
+    return frame(CLOSE, code.to_bytes(2, 'big'))
+
+
+class Decoder:
+    """Frames from a client.  `limit` bounds a message in octets, over all its frames."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._input = bytearray()
+        self._message = bytearray()
+        self._kind = 0  # of the message under way
+
+    def feed(self, data: bytes) -> list[Event]:
+        """What is complete.  Raises Broken."""
+        self._input += data
+        events = []
+        while (event := self._next()) is not None:
+            if event.kind:
+                events.append(event)
+        return events
+
+    def _next(self) -> Event | None:
+        """The next frame's event; of kind 0 if it completes nothing; None if it is not all here."""
+        head = self._input
+        if len(head) < 2:
+            return None
+        final, opcode = head[0] & 0x80, head[0] & 0x0F
+        if head[0] & 0x70:
+            raise Broken(PROTOCOL)  # no extension was agreed on
+        if not head[1] & 0x80:
+            raise Broken(PROTOCOL)  # RFC 6455 5.1: clients mask
+        size, at = head[1] & 0x7F, 2
+        control = opcode >= CLOSE
+        if control and (not final or size > CONTROL_LIMIT):
+            raise Broken(PROTOCOL)
+        if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
+            raise Broken(PROTOCOL)
+        if size > 125:
+            width = 2 if size == 126 else 8
+            if len(head) < at + width:
+                return None
+            size = int.from_bytes(head[at : at + width], 'big')
+            at += width
+            if size < (126 if width == 2 else 65536):
+                raise Broken(PROTOCOL)  # RFC 6455 5.2: the shortest form
+        if not control and len(self._message) + size > self._limit:
+            raise Broken(TOO_BIG)
+        if len(head) < at + 4 + size:
+            return None
+        mask = bytes(head[at : at + 4])
+        payload = _unmask(bytes(head[at + 4 : at + 4 + size]), mask)
+        del head[: at + 4 + size]
+        if control:
+            return Event(opcode, payload)
+        return self._part(opcode, bool(final), payload)
+
+    def _part(self, opcode: int, final: bool, payload: bytes) -> Event:
+        if (opcode == CONTINUATION) != bool(self._kind):
+            raise Broken(PROTOCOL)  # RFC 6455 5.4: messages do not interleave
+        self._kind = self._kind or opcode
+        self._message += payload
+        if not final:
+            return Event(0, b'')
+        event = Event(self._kind, bytes(self._message))
+        self._message.clear()
+        self._kind = 0
+        return event
+
+
+def _unmask(data: bytes, mask: bytes) -> bytes:
+    """PERF: as one large number, 1 GB/s; octet by octet in Python 10 MB/s."""
+    size = len(data)
+    if not size:
+        return data
+    key = (mask * (size // 4 + 1))[:size]
+    return (int.from_bytes(data, 'big') ^ int.from_bytes(key, 'big')).to_bytes(size, 'big')
