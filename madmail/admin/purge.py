@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from madmail.admin import work
+from madmail.admin import queue, work
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings.kinds import Duration, Wrong
@@ -39,7 +39,7 @@ def perform(
     if action not in ACTIONS:
         raise Refused('invalid', f'action must be one of {", ".join(ACTIONS)}')
     params: dict[str, Any] = {'dry_run': dry_run}
-    method, address = 'purge', ''
+    address = ''
     if action == 'purge_user':
         if not username.strip():
             raise Refused('invalid', 'username is required')
@@ -50,9 +50,12 @@ def perform(
         params |= {'seen': False, 'age': age(retention)}
     elif action == 'purge_blobs_older':
         params['age'] = age(retention)
-    elif action == 'purge_queue':
-        method = 'outbox_purge'
-    done = work.run(relay, method, address=address, progress=progress, patience=patience, **params)
+    if action == 'purge_queue':
+        done = queue.purge(relay, dry_run=dry_run, progress=progress, patience=patience)
+    else:
+        done = work.run(
+            relay, 'purge', address=address, progress=progress, patience=patience, **params
+        )
     what = 'entries' if action == 'purge_queue' else 'messages'
     verb = 'would be removed' if dry_run else 'removed'
     message = f'{done.count} {what} {verb}'

@@ -215,6 +215,18 @@ class Courier:
             given_back += 1
         return given_back
 
+    def retry(self, domain: str = '') -> None:
+        """The operator wants a destination tried now; without one, all of them.
+
+        What a visit has put off just before is made due again.
+        """
+        self.schedule.retry(domain)
+        for outbox in self._outboxes.values():
+            try:
+                outbox.hasten(domain)
+            except ShardUnavailable:
+                continue
+
     def waiting(self) -> dict[str, int]:
         """Entries lined up, by domain."""
         return {domain: len(line) for domain, line in self._lines.items()}
@@ -509,9 +521,14 @@ class CourierRole:
         shard = None
         if isinstance(event, dict):
             shard = event.get('shard')
-            if event.get('retry'):  # the operator does not want to wait
-                self.courier.schedule.retry(str(event.get('domain', '')))
+            if event.get('retry'):
+                gevent.spawn(self._retry, str(event.get('domain', '')))
+                return
         self._rouse([shard] if shard in self._wake else self._wake)
+
+    def _retry(self, domain: str) -> None:
+        self.courier.retry(domain)
+        self._rouse(self._wake)
 
     def _rouse(self, shards: Iterable[int]) -> None:
         for shard in shards:

@@ -56,6 +56,9 @@ class Outbox(Protocol):
     def postpone(self, domain: str, next_try: int, error: str) -> None:
         """Put off everything for a destination that cannot be reached."""
 
+    def hasten(self, domain: str) -> None:
+        """Make everything for a destination due; '' = for all."""
+
     def claim(self, entry: OutboxEntry, seconds: int) -> bool:
         """Keep it from being fetched for a while; False if it is being fetched now."""
 
@@ -112,6 +115,9 @@ class ShardOutbox:
 
     def postpone(self, domain: str, next_try: int, error: str) -> None:
         self._call('outbox_postpone', domain=domain, next_try=next_try, error=error)
+
+    def hasten(self, domain: str) -> None:
+        self._call('outbox_hasten', domain=domain)
 
     def claim(self, entry: OutboxEntry, seconds: int) -> bool:
         return bool(self._call('outbox_claim', entry_id=entry.id, seconds=seconds))

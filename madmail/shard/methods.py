@@ -23,6 +23,8 @@ from madmail.store.interface import MailboxExists, MailboxMissing, OutboxEntry, 
 if TYPE_CHECKING:
     from madmail.shard.process import Shard
 
+OUTBOX_PAGE = 500  # entries in one answer
+
 _log = log.get('shard')
 
 
@@ -96,8 +98,12 @@ class ShardMethods:
     def outbox_older(self, created: int, limit: int = 100) -> list[dict[str, Any]]:
         return [_entry(entry) for entry in self._shard.store.outbox_older(created, limit)]
 
-    def outbox_list(self) -> list[dict[str, Any]]:
-        return [_entry(entry) for entry in self._shard.store.outbox_list()]
+    def outbox_list(
+        self, after: int = 0, limit: int = OUTBOX_PAGE, domain: str = ''
+    ) -> list[dict[str, Any]]:
+        """A page of what waits, in order of id, behind `after`."""
+        found = self._shard.store.outbox_list(after, min(limit, OUTBOX_PAGE), domain)
+        return [_entry(entry) for entry in found]
 
     def outbox_entry(self, entry_id: int) -> dict[str, Any] | None:
         entry = self._shard.store.outbox_entry(entry_id)

@@ -89,9 +89,12 @@ class UpkeepMethods:
 
         return self._begin('purge', work)
 
-    def outbox_purge(self, dry_run: bool = False) -> int:
+    def outbox_purge(self, domain: str = '', age: int = 0, dry_run: bool = False) -> int:
+        """Remove what waits: for one domain or all, that came `age` seconds ago or at all."""
+        before = int(time.time()) - age if age else None
+
         def work(job: Job) -> None:
-            removal.waiting(self._shard.store, job, dry_run=dry_run)
+            removal.waiting(self._shard.store, job, domain=domain, before=before, dry_run=dry_run)
 
         return self._begin('outbox', work)
 

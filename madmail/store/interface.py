@@ -344,7 +344,9 @@ class Store(Protocol):
         """Entries accepted before `created`, oldest first."""
 
     def outbox_entry(self, entry_id: int) -> OutboxEntry | None: ...
-    def outbox_list(self) -> list[OutboxEntry]: ...
+    def outbox_list(self, after: int = 0, limit: int = -1, domain: str = '') -> list[OutboxEntry]:
+        """What waits, oldest first: behind the id `after`, for one domain or all."""
+
     def outbox_count(self) -> dict[str, int]:
         """How many entries wait, by domain."""
 

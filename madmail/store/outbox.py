@@ -49,9 +49,13 @@ class Outbox(Delivering):
         )
         return [entry(row) for row in rows.fetchall()]
 
-    def outbox_list(self) -> list[OutboxEntry]:
-        """Everything that waits, oldest first."""
-        rows = self._read(f'SELECT {COLUMNS} FROM outbox ORDER BY id')
+    def outbox_list(self, after: int = 0, limit: int = -1, domain: str = '') -> list[OutboxEntry]:
+        """What waits, oldest first: behind the id `after`, for one domain or all."""
+        where = ' AND domain = ?' if domain else ''
+        rows = self._read(
+            f'SELECT {COLUMNS} FROM outbox WHERE id > ?{where} ORDER BY id LIMIT ?',
+            (after, *([domain] if domain else ()), limit),
+        )
         return [entry(row) for row in rows.fetchall()]
 
     def outbox_count(self) -> dict[str, int]:

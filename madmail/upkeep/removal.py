@@ -118,12 +118,22 @@ def _misdated(account: Account, today: int) -> bool:
     return bool(used) and not EPOCH <= used <= today + DAY
 
 
-def waiting(store: Store, job: Job, *, dry_run: bool = False) -> None:
-    """All mail that waits for other relays, without a word to its senders."""
-    entries = store.outbox_list()
-    job.total = len(entries)
-    for start in range(0, len(entries), ENTRIES):
-        some = entries[start : start + ENTRIES]
+def waiting(
+    store: Store,
+    job: Job,
+    *,
+    domain: str = '',
+    before: int | None = None,
+    dry_run: bool = False,
+) -> None:
+    """Mail that waits for other relays, without a word to its senders.
+
+    All of it, or what is for one domain, what was accepted before a time, or both.
+    """
+    after = 0
+    while page := store.outbox_list(after, ENTRIES, domain):
+        after = page[-1].id
+        some = [one for one in page if before is None or one.created < before]
         if not dry_run:
             for entry in some:
                 store.outbox_remove(entry.id)
