@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from madmail.admin import catalogue, settings
+from madmail.admin import catalogue, panel
 from madmail.admin.catalogue import Switch
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -24,18 +24,15 @@ PUSH = {
 
 def get(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
     """`{"status": "enabled" or "disabled"}`."""
-    return Answer(body={'status': word(settings.is_on(relay, switch))})
+    return Answer(body={'status': word(panel.is_on(relay, switch))})
 
 
 def post(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
-    """`action` is `enable` or `disable`: `{"status"}`, with `restart_required` where a reload
-    is needed; 400 with the reason for what this relay does not have.
+    """`action` is `enable` or `disable`: `{"status"}`, which is in force; 400 with the reason
+    for what this relay does not have.
     """
-    reload = settings.turn(relay, switch, fields.switch(body))
-    answer: dict[str, Any] = {'status': word(settings.is_on(relay, switch))}
-    if reload:
-        answer['restart_required'] = True
-    return Answer(body=answer)
+    panel.turn(relay, switch, fields.switch(body))
+    return Answer(body={'status': word(panel.is_on(relay, switch))})
 
 
 def get_push(relay: Relay, body: dict[str, Any]) -> Answer:
@@ -56,8 +53,8 @@ def get_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
     """`{"status", "browser_access_enabled", "webimap_enabled", "websmtp_enabled",
     "cors_origins", "cors_origins_list"}`.
     """
-    on = [settings.is_on(relay, catalogue.SERVICES[name]) for name in ('webimap', 'websmtp')]
-    origins = settings.value(relay, catalogue.VALUES['webmail_cors_origins'])['value']
+    on = [panel.is_on(relay, catalogue.SERVICES[name]) for name in ('webimap', 'websmtp')]
+    origins = panel.value(relay, catalogue.VALUES['webmail_cors_origins'])['value']
     return Answer(
         body={
             'status': word(all(on)),
@@ -76,11 +73,11 @@ def post_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
     origin = fields.text(body, 'origin', None if action == 'add_origin' else '')
     for name in ('webimap', 'websmtp'):
         if action != 'add_origin':
-            settings.turn(relay, catalogue.SERVICES[name], action == 'enable')
+            panel.turn(relay, catalogue.SERVICES[name], action == 'enable')
     if origin and action != 'disable':
         one = catalogue.VALUES['webmail_cors_origins']
-        known = settings.value(relay, one)['value']
-        settings.set_(relay, one, f'{known},{origin}' if known else origin)
+        known = panel.value(relay, one)['value']
+        panel.set_(relay, one, f'{known},{origin}' if known else origin)
     return get_webmail(relay, {})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from madmail.admin import catalogue, federation, registration, settings, sizes
+from madmail.admin import catalogue, federation, panel, registration, sizes
 from madmail.admin.catalogue import Name
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -49,12 +49,12 @@ def everything(relay: Relay, body: dict[str, Any]) -> dict[str, Any]:
     answer['federation_size_effective_bytes'] = limits['effective_bytes']
     for name, switch in catalogue.SERVICES.items():
         member = 'ss_enabled' if name == 'shadowsocks' else f'{name}_enabled'
-        answer[member] = word(settings.is_on(relay, switch))
+        answer[member] = word(panel.is_on(relay, switch))
     for name, one in catalogue.LOCAL_ONLY.items():
-        local = settings.value(relay, one)['value'] == 'true'
+        local = panel.value(relay, one)['value'] == 'true'
         answer[f'{name.removesuffix("_local_only")}_access'] = 'local' if local else 'public'
     for name, one in catalogue.VALUES.items():
-        answer[name] = settings.value(relay, one, secrets=secrets)
+        answer[name] = panel.value(relay, one, secrets=secrets)
     return answer
 
 
@@ -64,16 +64,16 @@ def word(on: bool) -> str:
 
 def get_one(one: Name, relay: Relay, body: dict[str, Any]) -> Answer:
     """`key`, `value` (in force), `is_set` and `restart_required`; masked as in /admin/settings."""
-    return Answer(body=settings.value(relay, one, secrets=fields.boolean(body, 'secrets', False)))
+    return Answer(body=panel.value(relay, one, secrets=fields.boolean(body, 'secrets', False)))
 
 
 def post_one(one: Name, relay: Relay, body: dict[str, Any]) -> Answer:
     """`action` `set` with `value` (text, number or truth value), or `reset`; answers as GET."""
     if fields.action(body, 'set', 'reset') == 'reset':
-        settings.reset(relay, one)
+        panel.reset(relay, one)
     else:
-        settings.set_(relay, one, _text(body))
-    return Answer(body=settings.value(relay, one))
+        panel.set_(relay, one, _text(body))
+    return Answer(body=panel.value(relay, one))
 
 
 def get_token_required(relay: Relay, body: dict[str, Any]) -> Answer:
@@ -114,7 +114,7 @@ def _switched(body: dict[str, Any]) -> bool:
     action = fields.action(body, 'enable', 'disable', 'set')
     if action != 'set':
         return action == 'enable'
-    return _text(body).lower() in ('1', 'true', 't', 'yes', 'y', 'on', 'enable', 'enabled')
+    return _text(body).lower() in panel.TRUE
 
 
 RESOURCES: dict[str, dict[str, Handler]] = {

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from madmail.admin import catalogue, settings
+from madmail.admin import catalogue, panel
+from madmail.admin.refused import Refused
+from madmail.admin.settings import MASK
 from madmail.settings.declarations import SETTINGS
 from tests.web.admin.double import Desk
 
@@ -67,7 +69,7 @@ def test_names_mean_settings_that_are_there() -> None:
     for one in (*catalogue.VALUES.values(), *catalogue.LOCAL_ONLY.values()):
         assert bool(one.setting) or one.refusal, one.name
         if one.setting:
-            assert SETTINGS[one.setting].live or one.refusal, one.name
+            assert SETTINGS[one.setting].live or one.part, one.name
     for name, switch in catalogue.SERVICES.items():
         assert bool(switch.setting) != bool(switch.refusal), name
         if switch.setting:
@@ -210,9 +212,9 @@ def test_secrets_are_masked_unless_asked_for(desk: Desk, monkeypatch: pytest.Mon
         assert 'very-secret' not in str(desk.ask('GET', resource))
         assert 'very-secret' in str(desk.ask('GET', resource, {'secrets': True}))
         desk.ask('GET', resource, {'secrets': 'yes'}, status=400)
-    assert settings.value(desk.relay, secret)['value'] == settings.MASK
+    assert panel.value(desk.relay, secret)['value'] == MASK
     with pytest.raises(Exception, match='masked'):
-        settings.set_(desk.relay, secret, settings.MASK)
+        panel.set_(desk.relay, secret, MASK)
 
 
 def test_access_is_where_the_listeners_are(tmp_path: Path) -> None:
@@ -222,3 +224,70 @@ def test_access_is_where_the_listeners_are(tmp_path: Path) -> None:
     assert (found['imap_access'], found['imap_tls_access']) == ('local', 'public')
     assert found['imap_port']['value'] == ''  # a panel takes 993
     assert found['smtp_hostname']['value'] == 'relay.example'
+
+
+def test_ports_and_reach_are_parts_of_a_listener(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, **{'listen.imap': ['0.0.0.0:143', '[::]:143'], 'listen.smtp': '10.0.0.1'})
+    relay = desk.relay
+    port, local = '/admin/settings/imap_port', '/admin/settings/imap_local_only'
+    answer = desk.ask('POST', port, {'action': 'set', 'value': 1143})
+    assert answer == {
+        'key': '__IMAP_PORT__',
+        'value': '1143',
+        'is_set': True,
+        'restart_required': False,
+    }
+    assert relay.asked == [{'command': 'reload'}]
+    assert relay.control.settings() == {'listen.imap': '0.0.0.0:1143, [::]:1143'}
+    answer = desk.ask('POST', local, {'action': 'set', 'value': True})
+    assert (answer['value'], answer['is_set']) == ('true', True)
+    assert relay.control.settings() == {'listen.imap': '127.0.0.1:1143, [::1]:1143'}
+    assert desk.ask('GET', '/admin/settings')['imap_access'] == 'local'
+    answer = desk.ask('POST', port, {'action': 'reset'})
+    assert (answer['value'], answer['is_set']) == ('', False)
+    assert relay.control.settings() == {'listen.imap': '127.0.0.1:143, [::1]:143'}
+    desk.ask('POST', local, {'action': 'reset'})
+    assert relay.control.settings() == {}  # back at what the file says
+    for wrong in ('0', '65536', '-1', '1.5', 'x', '', True, '٣'):
+        desk.ask('POST', port, {'action': 'set', 'value': wrong}, status=400)
+    desk.ask('POST', port.replace('imap', 'smtp'), {'action': 'set', 'value': '143'})
+    answer = desk.ask(
+        'POST', '/admin/settings/http_local_only', {'action': 'set', 'value': 'true'}, 400
+    )
+    assert answer == 'http does not listen anywhere'
+
+
+def test_a_refused_reload_puts_the_row_back(desk: Desk) -> None:
+    resource = '/admin/settings/imap_tls_port'
+    desk.ask('POST', resource, {'action': 'set', 'value': '1993'})
+    desk.relay.answers['reload'] = Refused('failed', 'the port is taken')
+    text = desk.ask('POST', resource, {'action': 'set', 'value': '2993'}, status=500)
+    assert text == 'the old value is kept: the port is taken'
+    assert desk.ask('GET', resource)['value'] == '1993'
+    assert desk.relay.control.settings() == {'listen.imaps': '0.0.0.0:1993'}
+
+
+def test_the_last_listener_of_the_api_stays(desk: Desk) -> None:
+    assert desk.ask('POST', '/admin/services/http', {'action': 'disable'}) == {'status': 'disabled'}
+    assert desk.relay.settings['listen.http'] == ()
+    desk.ask('POST', '/admin/services/https', {'action': 'disable'}, status=403)
+    assert desk.ask('POST', '/admin/services/http', {'action': 'enable'}) == {'status': 'enabled'}
+    assert desk.relay.control.settings() == {}
+
+
+def test_the_log_is_a_service(desk: Desk) -> None:
+    assert desk.ask('GET', '/admin/services/log') == {'status': 'disabled'}
+    assert desk.ask('POST', '/admin/services/log', {'action': 'enable'}) == {'status': 'enabled'}
+    assert desk.relay.settings['log'] == 'stderr'
+    assert desk.ask('GET', '/admin/settings')['log_disabled'] == 'false'
+    desk.ask('POST', '/admin/services/log', {'action': 'disable'})
+    assert desk.relay.settings['log'] == 'off'
+
+
+def test_the_name_of_the_host(desk: Desk) -> None:
+    resource = '/admin/settings/smtp_hostname'
+    assert desk.ask('GET', resource)['value'] == 'relay.example'
+    answer = desk.ask('POST', resource, {'action': 'set', 'value': 'MX.relay.example.'})
+    assert (answer['value'], answer['is_set']) == ('mx.relay.example', True)
+    for wrong in ('192.0.2.1', 'a b', '-x.example', 'x..example'):
+        desk.ask('POST', resource, {'action': 'set', 'value': wrong}, status=400)
