@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -238,6 +239,30 @@ def test_a_lease_ends_and_an_acknowledgement_ends_it_all(row: Row) -> None:
     assert ask(row.between, 'POST', 'pull/ack', token, body)[1] == {'status': 'ok', 'acked': 2}
     assert ask(row.between, 'POST', 'pull/ack', token, body)[1] == {'status': 'ok', 'acked': 0}
     assert waiting(row.between) == 0
+
+
+def test_clients_of_others_get_what_their_dialect_says(row: Row) -> None:
+    data(row.one, 'add', 'x', url(row.between), '--domain', 'two.example')
+    token = row.hold()
+    alice = row.one.account()
+    large = post(row.one, alice, 'bob@two.example', size=300_000)
+    until(lambda: waiting(row.between) == 1)
+    [one] = ask(row.between, 'GET', 'pull?domain=two.example', token)[1]['messages']
+    assert (one['mail_from'], one['mail_to']) == (alice[0], 'bob@two.example')
+    text = one['body'].encode()
+    assert base64.b64decode(one['body_b64']) == text
+    assert text.partition(b'\r\n\r\n')[2] == large.partition(b'\r\n\r\n')[2]
+    # The other dialect has nobody to say that it is safe: it is, once it was said.
+    page = until(lambda: next(iter(ask(row.between, 'GET', f'{token}/me/full')[1]['messages']), 0))
+    assert base64.b64decode(page['body']) == text
+    assert page['to'] == ['bob@two.example']
+    until(lambda: waiting(row.between) == 0)
+    assert ask(row.between, 'GET', f'{token}/me/full')[1]['count'] == 0
+    assert ask(row.between, 'GET', 'pull', token)[0] == 400
+    assert ask(row.between, 'POST', 'pull/ack', token, '{"ids": "x"}')[0] == 400
+    assert ask(row.between, 'POST', 'pull/ack', token, '{"ids": [0]}')[0] == 400
+    data(row.between, 'update', 'two', '--url', url(row.two), '--mode', 'push')
+    assert ask(row.between, 'GET', 'pull?domain=two.example', token)[0] == 401
 
 
 def kill(relay: WebRelay) -> None:
