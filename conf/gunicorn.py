@@ -5,7 +5,7 @@
 # not read here.  Applied when the relay starts and on reload.
 
 # Connections that one worker holds at a time.
-# worker_connections = 2000
+# worker_connections = 10000
 
 # Seconds an idle connection is kept, and a request's header may take.
 # keepalive = 75

@@ -6,7 +6,7 @@ read after this one; `conf/gunicorn.py` is a sample.
 
 bind: list[str] = []  # the sockets are passed on by the master
 worker_class = 'madmail.web.worker.Worker'
-worker_connections = 2000  # of one worker
+worker_connections = 10000  # of one worker
 backlog = 4096
 
 # Seconds.  A worker whose loop does not turn for `timeout` is killed; the time
