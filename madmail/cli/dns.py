@@ -16,6 +16,7 @@ from madmail.delivery.zone import Finding, Need, Record, Verdict
 from madmail.master.exits import FAILED, OK
 from madmail.settings import Settings
 from madmail.settings.declarations import LISTENERS
+from madmail.tls import certificate
 
 # Root servers.  Nothing is sent to them: a connected UDP socket shows our own address.
 FAR = ((socket.AF_INET, '198.41.0.4'), (socket.AF_INET6, '2001:503:ba3e::2:30'))
@@ -60,11 +61,11 @@ def check(invocation: Invocation) -> Result:
 
 
 def _warned(settings: Settings) -> list[str]:
-    if settings['tls.mode'] != 'self_signed':
+    if _verifiable(settings):
         return []
     return [
-        'The certificate is self-signed: other relays use SMTP instead of HTTPS, and those that '
-        'want a right certificate send nothing; see tls.mode.'
+        'The certificate is self-signed or not for this domain: other relays use SMTP instead of '
+        'HTTPS, and those that want a right certificate send nothing; see tls.mode.'
     ]
 
 
@@ -73,9 +74,13 @@ def _records(settings: Settings) -> list[Record]:
     if not keys.needed:
         return []
     try:
-        return zone.zone(settings, keys, own_addresses(settings))
+        return zone.zone(settings, keys, own_addresses(settings), verifiable=_verifiable(settings))
     except (Damaged, OSError) as error:
         raise Failure(str(error)) from None
+
+
+def _verifiable(settings: Settings) -> bool:
+    return certificate.verifiable(settings, settings['state_dir'].absolute())
 
 
 def own_addresses(settings: Settings) -> list[str]:

@@ -62,10 +62,17 @@ def sts_policy(domain: str) -> str:
     return f'version: STSv1\r\nmode: enforce\r\nmx: {domain}\r\nmax_age: {POLICY_AGE}\r\n'
 
 
-def zone(settings: Settings, keys: Keys, addresses: Iterable[str]) -> list[Record]:
+def serves_policy(settings: Settings, verifiable: bool) -> bool:
+    """Whether there is an MTA-STS policy: it has to be fetched, and borne out by each host."""
+    return verifiable and bool(settings['listen.https']) and bool(settings['listen.smtp'])
+
+
+def zone(
+    settings: Settings, keys: Keys, addresses: Iterable[str], *, verifiable: bool = False
+) -> list[Record]:
     """All records; `addresses` are those under which the world reaches this host.
 
-    Raises what `keys` raises.
+    `verifiable` is whether others can verify the certificate.  Raises what `keys` raises.
     """
     domain: str = keys.domain
     required, recommended = Need.REQUIRED, Need.RECOMMENDED
@@ -85,7 +92,7 @@ def zone(settings: Settings, keys: Keys, addresses: Iterable[str]) -> list[Recor
             Record(name, 'TXT', text, need, note.get(key.state, ''))
             for name, text in keys.records(key)
         ]
-    if settings['tls.mode'] != 'self_signed':
+    if serves_policy(settings, verifiable):
         # A policy that no certificate bears out would keep mail away.
         version = hashlib.sha256(sts_policy(domain).encode()).hexdigest()[:16]
         records += [

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from madmail.account.address import ip_literal
 from madmail.tls import self_signed
 from madmail.tls.context import DIRECTORY
 
@@ -48,6 +49,22 @@ def describe(settings: Settings, state_dir: Path) -> dict[str, Any]:
         'not_after': _unix(certificate, 'not_valid_after'),
         'sha256': certificate.fingerprint(hashes.SHA256()).hex(),
     }
+
+
+def verifiable(settings: Settings, state_dir: Path) -> bool:
+    """Whether others can verify it: issued by somebody, for the domain, which is a name."""
+    domain = str(settings['domain'])
+    if settings['tls.mode'] == 'self_signed' or ip_literal(domain) is not None:
+        return False
+    try:
+        found = describe(settings, state_dir)
+    except Missing:
+        return False
+    name = domain.encode('idna').decode('ascii').lower()
+    wanted = {name, f'*.{name.partition(".")[2]}'}
+    return found['cert_type'] == 'issued' and not wanted.isdisjoint(
+        one.lower() for one in found['sans']
+    )
 
 
 def expiry(settings: Settings, state_dir: Path) -> int:

@@ -21,7 +21,7 @@ from madmail.admin import registration, shares
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.delivery import zone
-from madmail.tls.certificate import Missing, describe
+from madmail.tls.certificate import Missing, describe, verifiable
 from madmail.web.peers import client
 from madmail.web.services import Services
 from madmail.web.site import autoconfig, files, guide, pages, words
@@ -246,7 +246,8 @@ class Site:
 
     def on_get_mta_sts(self, request: falcon.Request, response: falcon.Response) -> None:
         """RFC 8461 3.2; only where a certificate bears it out."""
-        if not pages.public(self._settings):
+        settings = self._settings
+        if not zone.serves_policy(settings, verifiable(settings, self._services.state_dir)):
             raise falcon.HTTPNotFound
         response.content_type = falcon.MEDIA_TEXT
         response.set_header('Cache-Control', 'public, max-age=3600')
