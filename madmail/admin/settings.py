@@ -22,7 +22,8 @@ def write(relay: Relay, setting: str, text: str | None) -> None:
     """Store the row of one of our settings, None = remove it; in force on return.
 
     What applies on reload is reloaded; if the relay cannot serve with it (a port
-    that is taken, a log that cannot be opened), the row is put back as it was.
+    that is taken, for a service too, or a log that cannot be opened), the row is put
+    back as it was.
     Refused: invalid, failed, busy.
     """
     rows = relay.control.settings()
@@ -45,8 +46,10 @@ def write(relay: Relay, setting: str, text: str | None) -> None:
         # The process that speaks for us may be one of the former generation.
         relay.settings.store(setting, text)
     relay.publish('settings', {})
-    if setting == 'log' and text is not None and relay.running:
-        why = relay.ask_master({'command': 'unusable'}).get('log')
+    if relay.running and (setting == 'log' or setting.endswith('.enabled')):
+        trouble = relay.ask_master({'command': 'trouble'})
+        service = setting.removesuffix('.enabled')
+        why = trouble.get(setting) or (relay.settings[setting] and trouble.get(service))
         if why:
             _put(relay, setting, rows.get(setting))
             relay.publish('settings', {})

@@ -11,27 +11,28 @@ from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, table
 
 SUBMISSION = ('submission', 'submission-tls')
+SHORT = {'shadowsocks': 'ss'}
 NO_OPEN_RELAY = (
     'this relay takes mail to others from its own accounts only; there is no switch for it'
 )
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
-    def family(name: str, text: str) -> Any:
+    def family(name: str, text: str, function: Any) -> Any:
         parser = commands.add_parser(name, parents=options, help=text)
-        return parser.add_subparsers(dest='verb', metavar='VERB', required=True)
+        parser.set_defaults(function=function, verb='status')
+        return parser.add_subparsers(dest='verb', metavar='VERB')
 
     def verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = verbs.add_parser(name, parents=options, help=text)
         parser.set_defaults(function=function)
         return parser
 
-    services = family('port', 'where the relay listens')
+    services = family('port', 'where the relay listens', port_status)
     verb(services, 'status', port_status, 'all listeners')
     for service in ports.SERVICES:
-        named = services.add_parser(
-            service, aliases=[service.replace('-', '_')] if '-' in service else [], parents=options
-        )
+        spellings = {service.replace('-', '_'), SHORT.get(service, service)} - {service}
+        named = services.add_parser(service, aliases=sorted(spellings), parents=options)
         named.set_defaults(service=service)
         verbs = named.add_subparsers(dest='action', metavar='VERB', required=True)
         verb(verbs, 'status', port, 'where it listens')
@@ -42,22 +43,24 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         verb(verbs, 'enable', port, 'listen')
         verb(verbs, 'disable', port, 'do not listen')
 
-    verbs = family('submission-access', 'who may reach the ports for sending mail')
+    verbs = family(
+        'submission-access', 'who may reach the ports for sending mail', submission_access
+    )
     for name, text in (('status', ''), ('local', 'this host only'), ('public', 'all hosts')):
         verb(verbs, name, submission_access, text or 'what is in force')
 
-    verbs = family('message-size', 'how large a message may be')
+    verbs = family('message-size', 'how large a message may be', message_size)
     verb(verbs, 'status', message_size, 'what is in force')
     verb(verbs, 'set', message_size, 'for all users').add_argument('size', metavar='SIZE')
     verb(verbs, 'reset', message_size, 'as the file says')
 
-    verbs = family('log', 'the log, which is off unless you want one')
+    verbs = family('log', 'the log, which is off unless you want one', log_)
     verb(verbs, 'status', log_, 'where it goes')
     parser = verb(verbs, 'on', log_, 'log, without addresses of any kind')
     parser.add_argument('target', metavar='PATH', nargs='?', default='stderr', help='or stderr')
     verb(verbs, 'off', log_, 'no log')
 
-    verbs = family('openrelay', 'relaying for strangers, which this relay never does')
+    verbs = family('openrelay', 'relaying for strangers, which this relay never does', openrelay)
     verb(verbs, 'status', openrelay, 'never')
     verb(verbs, 'enable', openrelay, 'is refused')
     verb(verbs, 'disable', openrelay, 'is so already')
@@ -83,7 +86,13 @@ def port(invocation: Invocation) -> Result:
         elif action in ('enable', 'disable'):
             ports.enable(access, service, action == 'enable')
         state = ports.state(access, service)
-    data = {**state, 'reset': True} if action == 'reset' else state
+    data = dict(state)
+    if action == 'set':
+        data['port'] = str(state['port'])
+    elif action == 'reset':
+        data['reset'] = True
+    elif action != 'status':
+        data['reload_required'] = False  # it was done
     where = ', '.join(state['addresses']) or 'does not listen'
     return Result(data, f'{service}: {where} ({state["mode"]})')
 

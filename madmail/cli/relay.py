@@ -235,7 +235,14 @@ def status(invocation: Invocation) -> Result:
             )
         )
     children = table(('child', 'pid', 'state', 'age', 'connections', 'cpu', 'errors'), rows)
-    return Result(data, f'{head.strip()}\n\n{children}{details}')
+    return Result(data, f'{head.strip()}\n\n{children}{details}{_warnings(data)}')
+
+
+def _warnings(data: dict[str, Any]) -> str:
+    """What is switched on or stored and not in force."""
+    lines = [f'service {name} does not run: {why}' for name, why in data['trouble'].items()]
+    lines += [f'stored {name} is not in force: {why}' for name, why in data['unusable'].items()]
+    return ''.join(f'\nWARNING: {line}' for line in lines)
 
 
 def _details(invocation: Invocation, data: dict[str, Any]) -> str:

@@ -126,11 +126,14 @@ class Arbiter:
             self._roles = preload(self.plan)
             services.begin(self, settings)
             for kind in self.plan.kinds:
+                if kind.switched:
+                    continue
                 count = self.plan.count(kind, settings, self.state.shards)
                 self.posts += [Post(kind, index) for index in range(count)]
                 if kind.own_listener:
                     for index in range(count):
                         self._bind_own(kind, index)
+            services.start(self, settings)
             self._control = ControlServer(self)
             if self.user:
                 for entry in (self.state.path / RUN).iterdir():
@@ -281,6 +284,7 @@ class Arbiter:
                 one.ready = True
                 one.heard = one.pinged = time.monotonic()
                 one.post.boot_failures = 0
+                self.trouble.pop(one.kind.name, None)
                 _log.info('child ready', kind=one.kind.name, index=one.index, pid=one.pid)
             elif kind == 'awaiting':
                 one.awaiting = True
@@ -433,6 +437,9 @@ class Arbiter:
                 if post.boot_failures >= BOOT_ATTEMPTS:
                     if self.reloading and post.kind.renewal is Renewal.OVERLAP:
                         continue  # the reload gives up
+                    if post.kind.switched:
+                        services.cannot_start(self, post, now)
+                        continue
                     self._fail(post)
                 elif now >= post.due:
                     post.process = self.spawn(post)
@@ -505,7 +512,7 @@ class Arbiter:
         for number in self._wake:
             os.close(number)
         kind = post.kind
-        listeners = self.listeners.named(kind.listeners, settings)
+        listeners = self.listeners.named(kind.listeners, settings, post.index)
         mine = {listener for group in listeners.values() for listener in group}
         for listener in self.listeners.all():
             if listener not in mine:
@@ -546,8 +553,11 @@ class Arbiter:
 
     @property
     def complete(self) -> bool:
-        """Whether every post is filled by a child that serves."""
-        return all(post.process is not None and post.process.ready for post in self.posts)
+        """Whether every post is filled by a child that serves; services in trouble do not count."""
+        return all(
+            (post.process is not None and post.process.ready) or post.kind.name in self.trouble
+            for post in self.posts
+        )
 
     def _announce(self) -> None:
         if self._on_ready and self.complete:

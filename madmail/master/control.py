@@ -4,7 +4,8 @@ One framed request a connection, one framed answer `{ok, data}` or `{ok,
 error}`: `status`, `reload` (answered when it is done or refused; with `wait`
 false at once, with `alone` refused when another one waits already), `stop` (the
 connection ends when the relay has), `restart` (stop, and begin again under the
-same process id), `publish` (an event for all children).
+same process id), `publish` (an event for all children), `unusable` (stored settings
+that are not in force, and why), `trouble` (these and services that cannot run).
 """
 
 from __future__ import annotations
@@ -119,6 +120,9 @@ class ControlServer:
             client.number = self._arbiter.ask_statistics()
             client.deadline = time.monotonic() + STATISTICS_TIME
             client.command = 'status'
+        elif command == 'trouble':
+            trouble = {**self._arbiter.trouble, **self._arbiter.unusable}
+            self._answer(client, {'ok': True, 'data': trouble})
         elif command == 'unusable':
             self._answer(client, {'ok': True, 'data': self._arbiter.unusable})
         elif command == 'reload':

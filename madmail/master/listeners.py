@@ -14,21 +14,29 @@ from madmail.settings import Address, Settings
 
 BACKLOG = 4096
 _LISTEN = '0A'  # TCP_LISTEN as /proc/net/tcp writes it
+_UNCONNECTED = '07'  # a UDP socket without a peer, in /proc/net/udp
 
 
 class Listeners:
     """The listeners of a relay by name; kept open over reloads.
 
-    A name with /udp means datagrams at the addresses of the setting without it.
+    A name with /udp means datagrams at the addresses of the setting without it.  Where
+    several processes share them, each has a socket of its own, NAME/udp#1 and so on: the
+    kernel then gives all datagrams of a peer to the same one.
     """
 
     def __init__(self) -> None:
         self._sockets: dict[tuple[str, Address], socket.socket] = {}
 
-    def named(self, names: Iterable[str], settings: Settings) -> dict[str, list[socket.socket]]:
-        """The sockets of `names` that `settings` wants, in the form a child gets them."""
+    def named(
+        self, names: Iterable[str], settings: Settings, index: int = 0
+    ) -> dict[str, list[socket.socket]]:
+        """The sockets of `names` that `settings` wants, in the form child `index` gets them."""
         return {
-            name: [self._sockets[name, address] for address in _addresses(settings, name)]
+            name: [
+                self._sockets.get((share(name, index), address)) or self._sockets[name, address]
+                for address in _addresses(settings, name)
+            ]
             for name in names
         }
 
@@ -45,7 +53,15 @@ class Listeners:
             for name in names:
                 for address in _addresses(settings, name):
                     if (name, address) not in self._sockets:
-                        fresh[name, address] = bind(name, address, self._beside(name, address))
+                        beside = self._beside(name, address)
+                        if '#' in name:
+                            own = name.partition('#')[0]
+                            beside += [
+                                listener
+                                for (other, theirs), listener in fresh.items()
+                                if other.partition('#')[0] == own and theirs == address
+                            ]
+                        fresh[name, address] = bind(name, address, beside)
         except Stop:
             for listener in fresh.values():
                 listener.close()
@@ -54,10 +70,11 @@ class Listeners:
 
     def _beside(self, name: str, address: Address) -> list[socket.socket]:
         """Ours of the same service and port at other addresses, such as the wildcard."""
+        own = name.partition('#')[0]
         return [
             listener
             for (other, theirs), listener in self._sockets.items()
-            if other == name and theirs.port == address.port and address.port
+            if other.partition('#')[0] == own and theirs.port == address.port and address.port
         ]
 
     def keep(self, settings: Settings, names: Iterable[str]) -> None:
@@ -79,6 +96,11 @@ class Listeners:
         self._sockets.clear()
 
 
+def share(name: str, index: int) -> str:
+    """The name of the sockets that process `index` of a kind has for `name`."""
+    return f'{name}#{index}' if index and name.endswith('/udp') else name
+
+
 def _addresses(settings: Settings, name: str) -> tuple[Address, ...]:
     found: tuple[Address, ...] = settings[f'listen.{name.partition("/")[0]}']
     return found
@@ -89,16 +111,21 @@ def bind(name: str, address: Address, beside: Sequence[socket.socket] = ()) -> s
 
     `beside` may overlap: 0.0.0.0:143 is still open when 127.0.0.1:143 replaces it.
     """
-    datagrams = name.endswith('/udp')
+    datagrams = '/udp' in name
+    setting = f'listen.{name.partition("/")[0]}'
     host = '127.0.0.1' if address.host == 'localhost' else address.host
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
         listener = socket.socket(family, socket.SOCK_DGRAM if datagrams else socket.SOCK_STREAM)
     except OSError as error:
-        raise Stop(PORT, f'listen.{name}: {address}: {error.strerror}') from None
+        raise Stop(PORT, f'{setting}: {address}: {error.strerror}') from None
     try:
         if not datagrams:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if '#' in name:
+            # For as long as they live: it is what makes the kernel choose by the peer.
+            for each in (listener, *beside):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
@@ -118,7 +145,7 @@ def bind(name: str, address: Address, beside: Sequence[socket.socket] = ()) -> s
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise Stop(PORT, f'listen.{name}: {address}: {_reason(error, address)}') from None
+        raise Stop(PORT, f'{setting}: {address}: {_reason(error, address, datagrams)}') from None
     return listener
 
 
@@ -128,9 +155,9 @@ def _open(listener: socket.socket, at: tuple[str, int], datagrams: bool) -> None
         listener.listen(BACKLOG)
 
 
-def _reason(error: OSError, address: Address) -> str:
+def _reason(error: OSError, address: Address, datagrams: bool) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f'the port is taken by {holder(address.port)}'
+        return f'the port is taken by {holder(address.port, datagrams)}'
     if error.errno == errno.EACCES and address.port < 1024:
         return 'ports below 1024 need root or the capability CAP_NET_BIND_SERVICE'
     if error.errno == errno.EADDRNOTAVAIL:
@@ -138,17 +165,18 @@ def _reason(error: OSError, address: Address) -> str:
     return error.strerror or 'cannot be bound'
 
 
-def holder(port: int) -> str:
-    """The processes that listen on TCP `port`: `dovecot (process 4711)`."""
+def holder(port: int, datagrams: bool = False) -> str:
+    """The processes that listen on a TCP (or UDP) `port`: `dovecot (process 4711)`."""
     inodes = set()
-    for table in ('/proc/net/tcp', '/proc/net/tcp6'):
+    protocol, state = ('udp', _UNCONNECTED) if datagrams else ('tcp', _LISTEN)
+    for table in (f'/proc/net/{protocol}', f'/proc/net/{protocol}6'):
         try:
             lines = Path(table).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
             fields = line.split()
-            if fields[3] == _LISTEN and int(fields[1].rpartition(':')[2], 16) == port:
+            if fields[3] == state and int(fields[1].rpartition(':')[2], 16) == port:
                 inodes.add(fields[9])
     found = {}
     for pid in filter(str.isdigit, os.listdir('/proc')) if inodes else ():

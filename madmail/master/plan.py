@@ -14,6 +14,7 @@ from gevent._hub_local import get_hub_if_exists
 
 from madmail.master.child import ChildContext, Role
 from madmail.master.exits import BOOT, CONFIGURATION, STATE, Stop
+from madmail.master.listeners import share
 from madmail.settings import Settings
 from madmail.tls.context import ServerTLS, Unusable
 
@@ -38,7 +39,9 @@ class Kind:
     renewal: Renewal
     listeners: tuple[str, ...] = ()  # names of listen.* it accepts on; NAME/udp for datagrams
     own_listener: bool = False  # a Unix socket run/NAME-N.sock of its own, as 'NAME'
-    switched: bool = False  # live settings decide how many run
+    # Live settings decide how many run.  Such a service is named as the section of its
+    # settings, and the relay does without it where it cannot run.
+    switched: bool = False
 
     def load(self) -> Callable[[ChildContext], Role]:
         """Import the role's class.  Raises Stop when the installation is broken."""
@@ -68,14 +71,19 @@ class Plan:
     forget: Callable[[mmap.mmap, int], None] | None = None
     tls: Callable[[Settings, Path], object] | None = None
 
-    def listening(self, settings: Settings) -> list[str]:
-        """Names of the listeners of all kinds that run."""
-        return [
-            name
-            for kind in self.kinds
-            if not kind.switched or self.count(kind, settings, 1)
-            for name in kind.listeners
-        ]
+    def listening(self, settings: Settings, *, switched: bool = True) -> list[str]:
+        """Names of the listeners of all kinds that run, or of those that always do."""
+        kinds = [kind for kind in self.kinds if switched or not kind.switched]
+        return [name for kind in kinds for name in self.names(kind, settings)]
+
+    def names(self, kind: Kind, settings: Settings) -> list[str]:
+        """Names of the listeners of a kind, with those of each process where it has its own."""
+        if not kind.switched:
+            return list(kind.listeners)
+        count = self.count(kind, settings, 1)
+        return list(
+            dict.fromkeys(share(name, index) for index in range(count) for name in kind.listeners)
+        )
 
 
 # What gevent would import when its loop begins: once here instead of in every

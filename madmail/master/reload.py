@@ -58,7 +58,7 @@ def reload_steps(arbiter: Arbiter) -> Iterator[None]:
 def _take(arbiter: Arbiter, settings: Settings) -> object:
     """Bind what is new; the new certificate.  Raises Stop."""
     tls = arbiter.make_tls(settings)
-    arbiter.listeners.bind(settings, arbiter.plan.listening(settings))
+    services.take(arbiter, settings)
     return tls
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from madmail.master.arbiter import Arbiter
 
 RETIRE_TIME = 30.0  # seconds a service gets to end
+RETRY = 60.0  # seconds until a service that could not start is tried again
 
 _log = log.get('master')
 
@@ -64,7 +65,7 @@ def begin(arbiter: Arbiter, settings: Settings) -> None:
         arbiter.tls = arbiter.make_tls(settings)
 
     def listen() -> None:
-        arbiter.listeners.bind(settings, arbiter.plan.listening(settings))
+        arbiter.listeners.bind(settings, arbiter.plan.listening(settings, switched=False))
 
     for section, attempt in (('tls.', certify), ('listen.', listen)):
         try:
@@ -159,9 +160,40 @@ def switch(arbiter: Arbiter) -> None:
             follow_log(arbiter, settings)
         except Stop:
             _log.error('log not opened')
+    start(arbiter, settings)
+
+
+def start(arbiter: Arbiter, settings: Settings) -> None:
+    """As many processes of each service as the settings say."""
     for kind in arbiter.plan.kinds:
         if kind.switched:
             _adjust(arbiter, kind, settings)
+
+
+def take(arbiter: Arbiter, settings: Settings) -> None:
+    """In a reload: bind what is new.  Raises Stop.
+
+    A service that cannot listen does not keep everything else from being reloaded,
+    unless this reload is about where it listens.
+    """
+    plan, old = arbiter.plan, arbiter.settings
+    names = plan.listening(settings, switched=False)
+    for kind in plan.kinds:
+        if kind.switched:
+            at = {f'listen.{name.partition("/")[0]}' for name in kind.listeners}
+            if kind.name not in arbiter.trouble or any(settings[n] != old[n] for n in at):
+                names += plan.names(kind, settings)
+    arbiter.listeners.bind(settings, names)
+
+
+def cannot_start(arbiter: Arbiter, post: Post, now: float) -> None:
+    """A process of a service died too often before it was ready: try again later."""
+    reason = post.boot_error or 'it died without a word'
+    if post.kind.name not in arbiter.trouble:
+        _log.error('service cannot start', kind=post.kind.name)
+    arbiter.trouble[post.kind.name] = f'{post.kind.name} {post.index} cannot start: {reason}'
+    post.boot_failures = 0
+    post.due = now + RETRY
 
 
 def _adjust(arbiter: Arbiter, kind: Kind, settings: Settings) -> None:
@@ -170,10 +202,11 @@ def _adjust(arbiter: Arbiter, kind: Kind, settings: Settings) -> None:
     count = plan.count(kind, settings, arbiter.state.shards)
     if count > len(posts):
         try:
-            arbiter.listeners.bind(settings, kind.listeners)
+            arbiter.listeners.bind(settings, plan.names(kind, settings))
         except Stop as stop:
+            if arbiter.trouble.get(kind.name) != str(stop):
+                _log.error('service cannot listen', kind=kind.name)
             arbiter.trouble[kind.name] = str(stop)
-            _log.error('service cannot listen', kind=kind.name)
             return
         arbiter.posts += [Post(kind, index) for index in range(len(posts), count)]
         _log.info('service switched on', kind=kind.name)
@@ -182,7 +215,8 @@ def _adjust(arbiter: Arbiter, kind: Kind, settings: Settings) -> None:
             end(arbiter, post)
         arbiter.listeners.keep(settings, plan.listening(settings))
         _log.info('service switched off', kind=kind.name)
-    arbiter.trouble.pop(kind.name, None)
+    if count != len(posts) or not count:
+        arbiter.trouble.pop(kind.name, None)
 
 
 def end(arbiter: Arbiter, post: Post) -> None:

@@ -24,6 +24,7 @@ from madmail.master.exits import Stop
 from madmail.master.plan import Kind, Plan, Renewal
 from madmail.settings import Settings, load
 from madmail.shard.handoff import Bequest, Inheritance
+from madmail.store.control import LiveSettings
 
 
 class Fake:
@@ -128,16 +129,53 @@ class Shard(Fake):
         super().retire()
 
 
+class Service(Fake):
+    """Answers on TCP and UDP with its index; limits.max_recipients processes, at most three."""
+
+    def start(self) -> None:
+        super().start()
+        self.context.bus.subscribe('settings', lambda data: self.live.reload())
+        self.live = LiveSettings(self.context.state_dir, self.context.settings)
+        self.watchers = []
+        for name, answer in (('metrics', self.accept), ('metrics/udp', self.echo)):
+            for listener in self.context.listeners[name]:
+                watcher = gevent.get_hub().loop.io(listener.fileno(), 1)
+                watcher.start(answer, listener)
+                self.watchers.append(watcher)
+
+    def accept(self, listener: Any) -> None:
+        try:
+            listener.accept()[0].sendall(b'%d' % self.context.index)
+        except BlockingIOError:
+            pass
+
+    def echo(self, listener: Any) -> None:
+        try:
+            _, address = listener.recvfrom(100)
+        except BlockingIOError:
+            return
+        listener.sendto(b'%d' % self.context.index, address)
+
+
 KINDS = (
     Kind('shard', f'{__name__}:Shard', Renewal.TAKEOVER, own_listener=True),
     Kind('gate', f'{__name__}:Gate', Renewal.OVERLAP, ('imap', 'smtp')),
     Kind('courier', f'{__name__}:Fake', Renewal.AFTER),
+    Kind(
+        'service',
+        f'{__name__}:Service',
+        Renewal.STAY,
+        ('metrics', 'metrics/udp'),
+        switched=True,
+    ),
 )
 
 
 def count(kind: Kind, settings: Settings, shards: int) -> int:
     if kind.name == 'shard':
         return shards
+    if kind.name == 'service':
+        return min(int(settings['limits.max_recipients']), 3) if settings['listen.metrics'] else 0
     return settings['processes.gates'] or 2 if kind.name == 'gate' else 1
 
 

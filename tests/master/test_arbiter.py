@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from madmail.master import control
+from madmail.store.control import Control
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -504,3 +505,181 @@ def test_a_long_state_directory_path_works(relay: Relay) -> None:
     relay.write(CONFIG.format(port=relay.port, burst=1, grace=5).replace('./state', str(deep)))
     relay.start()
     assert relay.status()['complete']
+
+
+# -- services that settings switch
+
+
+def stored(relay: Relay, name: str, value: str | None) -> None:
+    rows = Control(relay.state)
+    if value is None:
+        rows.remove_setting(name)
+    else:
+        rows.set_setting(name, value)
+    rows.close()
+
+
+def answers(port: int) -> tuple[str, str]:
+    """What the service says over TCP and UDP."""
+    with socket.create_connection(('127.0.0.1', port), timeout=10) as stream:
+        by_stream = stream.recv(10).decode()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        datagrams.settimeout(10)
+        datagrams.connect(('127.0.0.1', port))
+        datagrams.send(b'x')
+        return by_stream, datagrams.recv(10).decode()
+
+
+SERVICE = """
+domain: localhost
+state_dir: ./state
+listen: {{imap: 127.0.0.1:{port}, metrics: 127.0.0.1:{service}}}
+processes: {{gates: 1, shards: 1}}
+master: {{heartbeat: 2s, grace: 5s}}
+limits: {{max_recipients: {count}}}
+"""
+
+
+def with_service(relay: Relay, count: int) -> int:
+    port = free_port()
+    relay.write(SERVICE.format(port=relay.port, service=port, count=count))
+    return port
+
+
+def test_a_live_setting_switches_a_service_with_its_listeners(relay: Relay) -> None:
+    port = with_service(relay, 0)
+    relay.start()
+    assert not relay.children('service')
+    assert port not in {
+        int(one['address'].rpartition(':')[2]) for one in relay.status()['listeners']
+    }
+    with relay.connect() as session:
+        session.recv(100)
+        stored(relay, 'limits.max_recipients', '1')
+        control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
+        until(lambda: relay.children('service'), 'the service')
+        assert answers(port) == ('0', '0')
+        stored(relay, 'limits.max_recipients', None)
+        control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
+        until(lambda: 'service' not in {c['kind'] for c in relay.status()['children']}, 'its end')
+        with pytest.raises(ConnectionRefusedError):
+            answers(port)
+        session.sendall(b'x')  # nobody else was replaced
+        assert session.recv(1) == b'x'
+    assert relay.status()['generation'] == 1
+
+
+def test_a_change_that_nobody_told_the_master_of_is_noticed(relay: Relay) -> None:
+    with_service(relay, 0)
+    relay.start()
+    stored(relay, 'limits.max_recipients', '1')
+    until(lambda: relay.children('service'), 'the service')
+
+
+def test_processes_of_a_service_share_datagrams_by_peer(relay: Relay) -> None:
+    port = with_service(relay, 3)
+    relay.start()
+    until(lambda: len(relay.children('service')) == 3, 'three of them')
+    seen = set()
+    for _ in range(64):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+            datagrams.settimeout(10)
+            datagrams.connect(('127.0.0.1', port))
+            said = set()
+            for _ in range(3):
+                datagrams.send(b'x')
+                said.add(datagrams.recv(10))
+            assert len(said) == 1, 'the datagrams of one peer went to several processes'
+            seen |= said
+    assert seen == {b'0', b'1', b'2'}
+    stored(relay, 'limits.max_recipients', '1')
+    control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
+    until(lambda: len(relay.children('service')) == 1, 'one of them')
+    until(
+        lambda: len([c for c in relay.status()['children'] if c['kind'] == 'service']) == 1, 'end'
+    )
+    assert {answers(port)[1] for _ in range(20)} == {'0'}
+
+
+def test_a_service_that_cannot_listen_does_not_keep_the_relay_down(relay: Relay) -> None:
+    port = with_service(relay, 1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(('127.0.0.1', port))
+        relay.start()
+        assert re.search(r'taken by python\S* \(process \d+', relay.status()['trouble']['service'])
+        relay.signal(signal.SIGHUP)  # nor from being reloaded
+        until(lambda: relay.status()['generation'] == 2, 'a reload')
+        assert relay.status()['trouble']
+    control.ask(relay.state, {'command': 'reload'})
+    until(lambda: relay.children('service'), 'the service')
+    assert relay.status()['trouble'] == {}
+    assert answers(port) == ('0', '0')
+
+
+def test_a_service_that_cannot_start_does_not_end_the_relay(relay: Relay) -> None:
+    with_service(relay, 1)
+    relay.state.mkdir(mode=0o700)
+    (relay.state / 'break-service').touch()
+    relay.start()
+    until(
+        lambda: 'the fake is broken' in relay.status()['trouble'].get('service', ''), 'the reason'
+    )
+    with relay.connect() as stream:
+        assert stream.recv(100) == b'generation 1\n'
+
+
+def test_stored_settings_that_fail_do_not_keep_the_relay_from_starting(relay: Relay) -> None:
+    port = with_service(relay, 0)
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        relay.start()
+        stored(relay, 'listen.imap', f'127.0.0.1:{taken.getsockname()[1]}')
+        stored(relay, 'listen.smtp', f'127.0.0.1:{port}')  # that of metrics
+        stored(relay, 'log', '/nonexistent/directory/log')
+        stored(relay, 'limits.send_burst', 'many')
+        stored(relay, 'limits.of_another_version', '7')
+        relay.signal(signal.SIGTERM)
+        relay.end()
+        relay.start()
+        status = relay.status()
+        assert status['unusable'].keys() == {
+            'listen.imap',
+            'listen.smtp',
+            'log',
+            'limits.send_burst',
+            'limits.of_another_version',
+        }
+        assert 'taken' in status['unusable']['listen.imap']
+        with relay.connect() as stream:  # as the file says
+            assert stream.recv(100) == b'generation 1\n'
+        control.ask(relay.state, {'command': 'reload'})  # of something else is not refused
+        assert 'listen.imap' in relay.status()['unusable']
+        stored(relay, 'listen.imap', f'127.0.0.1:{taken.getsockname()[1]}, 127.0.0.2:0')
+        with pytest.raises(control.Refused, match='taken'):
+            control.ask(relay.state, {'command': 'reload'})
+        assert 'log' in relay.status()['unusable']
+    stored(relay, 'listen.imap', None)
+    control.ask(relay.state, {'command': 'reload'})
+    assert 'listen.imap' not in relay.status()['unusable']
+
+
+def test_all_processes_follow_the_log(relay: Relay, tmp_path: Path) -> None:
+    relay.start()
+    path = tmp_path / 'log'
+    with relay.connect() as session:
+        session.recv(100)
+        stored(relay, 'log', str(path))
+        control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
+        control.ask(relay.state, {'command': 'reload'})
+        assert relay.children('gate', state='retiring')  # it lingers, and logs
+
+        def open_in() -> int:
+            pids = relay.all_pids()
+            links = [link for pid in pids for link in Path(f'/proc/{pid}/fd').iterdir()]
+            return sum(os.path.exists(link) and link.resolve() == path for link in links)
+
+        until(lambda: open_in() == len(relay.all_pids()), 'all have it open')
+        stored(relay, 'log', None)
+        control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
+        until(lambda: open_in() == 0, 'nobody has it open')

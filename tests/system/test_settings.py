@@ -91,7 +91,7 @@ def test_a_port_moves_and_sessions_stay(relay: Relay) -> None:
     old = relay.ports['imaps']
     (relay.ports['imaps'],) = free_ports(1)
     moved = data(relay, 'port', 'imap-tls', 'set', str(relay.ports['imaps']))
-    assert moved['port'] == relay.ports['imaps']
+    assert moved['port'] == str(relay.ports['imaps'])
     relay.imap(*bob).logout()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(('127.0.0.1', old), 5)
