@@ -332,10 +332,11 @@ def _domains(value: object) -> tuple[str, ...]:
 
 
 def _fetches(value: object) -> tuple[str, ...]:
-    found = _domains(value)
-    if any(one != EVERY and one.startswith('*') for one in found):
+    if any(one != EVERY and one.startswith('*') for one in _domains(value)):
         raise Refused('invalid', 'mail is fetched for a domain by its name, or for * all')
-    return found
+    assert isinstance(value, list | tuple)
+    # As it is written: other programs find only what is spelled as they have it.
+    return tuple(dict.fromkeys(one.strip().lower() for one in value))
 
 
 def _verify(value: object) -> bool | None:

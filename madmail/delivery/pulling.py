@@ -187,6 +187,9 @@ class Poller:
         error, again = '', False
         self._has_brought = False
         try:
+            if not self._desk.settings['federation.enabled']:
+                # All would be refused for ever, and be gone.
+                raise Failed('exchange of mail with other relays is off')
             for domain in self._domains():
                 again = self._fetch(domain, wait) or again
         except (Failed, BadAnswer) as failure:

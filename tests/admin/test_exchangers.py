@@ -127,6 +127,12 @@ def test_names(relay: Access, name: str) -> None:
         exchangers.add(relay, name, URL)
 
 
+def test_what_is_fetched_is_asked_for_as_it_is_written(relay: Access) -> None:
+    names = ['192.0.2.1', '[192.0.2.1]', 'B.example', '192.0.2.1']
+    entry = exchangers.add(relay, 'x', URL, token='secret', fetches=names)
+    assert entry['fetches'] == ['192.0.2.1', '[192.0.2.1]', 'b.example']
+
+
 def test_unknown_and_known_names(relay: Access) -> None:
     for call in (exchangers.get, exchangers.remove, exchangers.update, exchangers.poll):
         with pytest.raises(Refused) as refused:

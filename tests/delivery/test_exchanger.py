@@ -348,6 +348,15 @@ def test_the_policy_holds_for_fetched_mail(tmp_path: Path) -> None:
     assert rig.poller.refused == 2
 
 
+def test_nothing_is_fetched_while_all_would_be_refused(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, [b(1)])
+    off = Settings.defaults(domain=OWN, federation__enabled=False)
+    rig.desk.settings = off
+    rig.poller.poll()
+    assert rig.client.asked == []
+    assert 'off' in rig.poller.last_error
+
+
 @pytest.mark.parametrize('reply', [TROUBLE, FULL])
 def test_what_cannot_be_stored_now_comes_again(tmp_path: Path, reply: Reply) -> None:
     rig = Rig(tmp_path, [b(1), b(2)], [b(1)])
