@@ -62,6 +62,7 @@ ACK_EVERY = 10.0  # seconds after which what is safe is acknowledged before the 
 ACK_LIMIT = 64 * 1024  # octets of the answer to it
 EMPTY_LIMIT = 1024 * 1024  # octets of an answer beside its messages
 LARGEST = 128 * 1024 * 1024  # octets of an answer where messages have no limit
+AGAIN = 0.005  # seconds before an exchanger is asked again at once
 LONGEST = 900.0  # seconds between two polls while they fail
 DOUBLINGS = 10
 SPREAD = (0.9, 1.1)
@@ -158,7 +159,7 @@ class Poller:
             if now:
                 now = False
                 self._hurried()
-            gevent.sleep(LEAST_INTERVAL * random.random() * 0.1 if again else self._pause())
+            gevent.sleep(AGAIN if again else self._pause())
 
     def take_polled(self) -> Polled:
         """What became of polls, with the counts since this was last asked."""
