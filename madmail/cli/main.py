@@ -20,6 +20,7 @@ from madmail.cli import (
     credentials,
     dkim,
     dns,
+    doctor,
     endpoints,
     exchanger,
     federation,
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
         queue,
         dns,
         dkim,
+        doctor,
         backup,
         tasks,
         imap_acct,
@@ -110,8 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command is None:
         parsed = top.parse_args([*words, 'run'])
     invocation = Invocation(parsed)
-    verb = getattr(parsed, 'verb', None)
-    name = f'{parsed.command} {verb}' if verb else parsed.command
+    parts = (getattr(parsed, part, None) for part in ('command', 'verb', 'action'))
+    name = ' '.join(filter(None, parts))
     try:
         result: Result = parsed.function(invocation)
     except Stop as stop:

@@ -38,7 +38,8 @@ def test_nothing_but_post(room: Room, method: str) -> None:
 
 
 def test_nothing_else_is_here(room: Room) -> None:
-    assert room.client.simulate_get('/').status_code == 404
+    assert room.client.simulate_get('/mxdeliv').status_code == 405
+    assert room.client.simulate_post('/', body=MESSAGE).status_code == 405
     assert room.client.simulate_post('/mxdeliv/x', body=MESSAGE).status_code == 404
 
 

@@ -263,7 +263,7 @@ class Site:
         if not self._settings['site.enabled']:
             raise falcon.HTTPNotFound
         if request.method not in ('GET', 'HEAD'):
-            raise falcon.HTTPMethodNotAllowed(['GET', 'HEAD'])
+            raise falcon.HTTPNotFound
         name = request.path[1:]
         own = pages.own_directory(self._settings)
         found = files.static(own, name)

@@ -55,7 +55,7 @@ class DoubleRelay:
 
     def publish(self, topic: str, data: dict[str, Any]) -> None:
         self.told.append(topic)
-        overlay(self.settings, self.control.settings())
+        overlay(self.settings, self.control.settings())  # as a worker does it
 
     def ask_master(self, request: dict[str, Any], *, timeout: float = 30.0) -> dict[str, Any]:
         self.asked.append(request)

@@ -1,0 +1,388 @@
+"""Looking for what is wrong with a relay, and saying what to do.
+
+Each check gives findings; nothing is asked of anybody outside but name servers,
+for the relay's own records.  A check that cannot be made says so and is no fault.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import resource
+import socket
+import sqlite3
+import ssl
+import stat
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from madmail.account.address import ip_literal
+from madmail.admin import status
+from madmail.admin.refused import Refused
+from madmail.admin.relay import Relay
+from madmail.settings import Address
+from madmail.settings.declarations import LISTENERS
+from madmail.tls.certificate import Missing, describe
+
+OK, WARN, BAD = 'ok', 'warn', 'bad'
+
+GREETING_TIME = 5.0  # seconds
+DESCRIPTORS = 65_536  # file descriptors for ten thousand connections and some
+LITTLE_MEMORY = 512 * 1024 * 1024
+CERTIFICATE_WARN, CERTIFICATE_BAD = 14 * 86_400, 3 * 86_400  # seconds left
+QUEUE_AGE = 12 * 3600  # seconds an entry may wait without a word
+FIRST_WORDS = {
+    'smtp': b'220',
+    'submission': b'220',
+    'submissions': b'220',
+    'imap': b'* OK',
+    'imaps': b'* OK',
+}
+IMPLICIT = ('submissions', 'imaps', 'https')
+
+
+class Finding(NamedTuple):
+    name: str  # of the check
+    level: str  # OK, WARN or BAD
+    seen: str  # one sentence
+    advice: str = ''  # what to do, '' where nothing is to be done
+
+
+Check = Callable[[Relay], Iterator[Finding]]
+
+
+def examine(relay: Relay, checks: tuple[Check, ...] | None = None) -> list[Finding]:
+    """All findings.  A check that breaks is a finding itself."""
+    found: list[Finding] = []
+    for check in checks if checks is not None else CHECKS:
+        name = check.__name__.strip('_')
+        try:
+            found += check(relay)
+        except Refused as refused:
+            found.append(Finding(name, WARN, f'not examined: {refused.text}'))
+        except (OSError, sqlite3.Error) as error:
+            found.append(Finding(name, WARN, f'not examined: {error}'))
+    return found
+
+
+def processes(relay: Relay) -> Iterator[Finding]:
+    if not relay.running:
+        yield Finding('processes', BAD, 'the relay does not run', 'start it: scripts/run')
+        return
+    told = status.processes(relay)
+    serving = sum(child['state'] == 'serving' for child in told['children'])
+    if told['complete']:
+        yield Finding('processes', OK, f'{serving} processes serve')
+    else:
+        yield Finding(
+            'processes', WARN, 'not all processes serve', 'wait a little, then see "madmail status"'
+        )
+    faults = sum(sum(c['statistics'].get('exceptions', {}).values()) for c in told['children'])
+    if faults:
+        yield Finding(
+            'faults',
+            WARN,
+            f'{faults} unhandled exceptions since the processes began',
+            'a fault of the program: "madmail log on", and report what it says',
+        )
+    for name, why in told['trouble'].items():
+        yield Finding(name, BAD, f'{name} is switched on and cannot run: {why}', 'free the port')
+
+
+def stored_settings(relay: Relay) -> Iterator[Finding]:
+    unusable = getattr(relay, 'unusable', {})
+    for name, why in unusable.items():
+        yield Finding(
+            'settings',
+            BAD,
+            f'the stored value of {name} is not in force: {why}',
+            f'"madmail settings reset {name}", or set another',
+        )
+    if not unusable:
+        yield Finding('settings', OK, 'all stored settings are in force')
+    if not relay.settings['policy.require_encryption']:
+        yield Finding(
+            'settings',
+            BAD,
+            'unencrypted mail is accepted',
+            '"madmail settings set policy.require_encryption true"',
+        )
+
+
+def clock(relay: Relay) -> Iterator[Finding]:
+    """Against the newest file, and what upkeep thinks of it."""
+    now = time.time()
+    newest = max((path.stat().st_mtime for path in _databases(relay)), default=now)
+    if newest > now + 60:
+        yield Finding(
+            'clock', BAD, 'the clock is behind the databases', 'set it; run an NTP service'
+        )
+    for shard in range(relay.shards) if relay.running else ():
+        trouble = relay.call_shard(shard, 'upkeep_status').get('clock') or ''
+        if trouble:
+            yield Finding(
+                'clock',
+                BAD,
+                f'nothing expires, for the clock cannot be trusted ({trouble})',
+                'set it right; "madmail tasks run TASK --trust-clock" if it is',
+            )
+            return
+    yield Finding('clock', OK, datetime.fromtimestamp(now, UTC).strftime('%Y-%m-%d %H:%M:%S UTC'))
+
+
+def limits(relay: Relay) -> Iterator[Finding]:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < DESCRIPTORS:
+        yield Finding(
+            'file descriptors',
+            WARN,
+            f'{hard} for a process, enough for about {hard // 3} connections',
+            f'raise LimitNOFILE (systemd) or minfds (supervisord) to {DESCRIPTORS}',
+        )
+    else:
+        yield Finding('file descriptors', OK, f'up to {"any number" if hard < 0 else hard}')
+    backlog = _number('/proc/sys/net/core/somaxconn')
+    if backlog is not None and backlog < 1024:
+        yield Finding(
+            'backlog',
+            WARN,
+            f'{backlog} connections may wait to be accepted',
+            'sysctl net.core.somaxconn=4096',
+        )
+
+
+def memory(relay: Relay) -> Iterator[Finding]:
+    facts = {}
+    for line in Path('/proc/meminfo').read_text().splitlines():
+        name, _, value = line.partition(':')
+        facts[name] = int(value.split()[0]) * 1024
+    available, total = facts.get('MemAvailable', 0), facts.get('MemTotal', 0)
+    seen = f'{available >> 20} MB of {total >> 20} MB free'
+    if available < LITTLE_MEMORY // 4:
+        yield Finding('memory', BAD, seen, 'end other programs, or take a larger machine')
+    elif total < LITTLE_MEMORY:
+        yield Finding('memory', WARN, seen, '512 MB are the least for comfort')
+    else:
+        yield Finding('memory', OK, seen)
+
+
+def disk(relay: Relay) -> Iterator[Finding]:
+    found = os.statvfs(relay.state_dir)
+    free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    reserve = relay.settings['limits.disk_reserve']
+    seen = f'{free >> 20} MB of {total >> 20} MB free'
+    advice = 'enlarge the disk, or lower retention.messages or limits.quota'
+    if free < reserve:
+        yield Finding('disk', BAD, f'{seen}: no new accounts are made', advice)
+    elif free < total / 10:
+        yield Finding('disk', WARN, seen, advice)
+    else:
+        yield Finding('disk', OK, seen)
+    if found.f_files and found.f_favail < found.f_files / 50:
+        yield Finding('disk', BAD, f'{found.f_favail} inodes free', 'large messages are files')
+
+
+def permissions(relay: Relay) -> Iterator[Finding]:
+    mode = relay.state_dir.stat().st_mode
+    if mode & 0o007:
+        yield Finding(
+            'permissions',
+            BAD,
+            f'everybody can look into {relay.state_dir}',
+            f'chmod 700 {relay.state_dir}',
+        )
+        return
+    owner = relay.state_dir.stat().st_uid
+    for path in _databases(relay):
+        if path.stat().st_uid != owner:
+            yield Finding(
+                'permissions',
+                BAD,
+                f'{path} belongs to somebody else than its directory',
+                f'chown --reference={relay.state_dir} {path}',
+            )
+            return
+    yield Finding('permissions', OK, 'the state directory is for the relay alone')
+
+
+def databases(relay: Relay) -> Iterator[Finding]:
+    """SQLite's own quick look at each; seconds for a gigabyte."""
+    for path in _databases(relay):
+        connection = sqlite3.connect(path.as_uri() + '?mode=rw', uri=True)
+        try:
+            (said,) = connection.execute('PRAGMA quick_check(1)').fetchone()
+        finally:
+            connection.close()
+        if said != 'ok':
+            yield Finding(
+                'databases', BAD, f'{path} is damaged', 'restore a backup; look at the disk (SMART)'
+            )
+            return
+    yield Finding('databases', OK, 'not damaged')
+
+
+def ports(relay: Relay) -> Iterator[Finding]:
+    """Every listener is asked for its first words, on this host."""
+    if not relay.running:
+        return
+    answering = 0
+    for name in LISTENERS:
+        for address in relay.settings[f'listen.{name}']:
+            if not address.port:
+                continue
+            try:
+                _greet(name, address)
+                answering += 1
+            except (OSError, ValueError) as error:
+                yield Finding(
+                    'ports',
+                    BAD,
+                    f'{name} does not answer at {address}: {error}',
+                    'see "madmail status"; another program, or a firewall of this host?',
+                )
+    yield Finding('ports', OK, f'{answering} listeners answer (from this host)')
+    public = ip_literal(relay.settings['domain']) is not None or '.' in relay.settings['domain']
+    if public and not _public(relay.settings['listen.smtp']):
+        yield Finding(
+            'ports',
+            WARN,
+            'port 25 is not open to others: relays without HTTPS cannot deliver here',
+            'listen.smtp: 0.0.0.0:25',
+        )
+
+
+def certificate(relay: Relay) -> Iterator[Finding]:
+    try:
+        told = describe(relay.settings, relay.state_dir)
+    except Missing as missing:
+        yield Finding('certificate', BAD, str(missing), 'see tls.mode, tls.cert_file')
+        return
+    left = told['not_after'] - time.time()
+    until = datetime.fromtimestamp(told['not_after'], UTC).strftime('%Y-%m-%d')
+    own = told['tls_management'] == 'self_signed'
+    if left < 0:
+        yield Finding('certificate', BAD, f'ended on {until}', 'renew it, then "madmail reload"')
+    elif left < CERTIFICATE_BAD and not own:
+        yield Finding('certificate', BAD, f'ends on {until}', 'renew it now')
+    elif left < CERTIFICATE_WARN and not own:
+        yield Finding('certificate', WARN, f'ends on {until}', 'renew it')
+    else:
+        yield Finding('certificate', OK, f'{told["cert_type"]}, until {until}')
+    domain = relay.settings['domain']
+    if (
+        not own
+        and domain not in told['sans']
+        and f'*.{domain.partition(".")[2]}' not in told['sans']
+    ):
+        yield Finding(
+            'certificate',
+            BAD,
+            f'it is not for {domain}',
+            'clients refuse it; get one for the domain',
+        )
+
+
+def queue(relay: Relay) -> Iterator[Finding]:
+    waiting = sum(sum(relay.call_shard(n, 'outbox_count').values()) for n in range(relay.shards))
+    oldest = 0
+    now = int(time.time())
+    for shard in range(relay.shards):
+        for entry in relay.call_shard(shard, 'outbox_older', created=now - QUEUE_AGE, limit=1):
+            oldest = max(oldest, now - entry['created'])
+    if oldest:
+        yield Finding(
+            'queue',
+            WARN,
+            f'{waiting} wait for other relays, one for {oldest // 3600} hours',
+            '"madmail queue list" tells why',
+        )
+    else:
+        yield Finding('queue', OK, f'{waiting} wait for other relays')
+
+
+def names(relay: Relay) -> Iterator[Finding]:
+    """The relay's name leads to this host."""
+    domain = relay.settings['domain']
+    if ip_literal(domain) is not None or domain == 'localhost':
+        return
+    try:
+        found = {str(info[4][0]) for info in socket.getaddrinfo(domain, None)}
+    except socket.gaierror:
+        yield Finding('names', BAD, f'{domain} has no address', 'publish what "madmail dns" prints')
+        return
+    if all(ipaddress.ip_address(one).is_loopback for one in found):
+        yield Finding('names', WARN, f'{domain} leads to this host only', 'see /etc/hosts')
+    else:
+        yield Finding(
+            'names', OK, f'{domain} has an address; "madmail dns check" looks at all records'
+        )
+
+
+CHECKS: tuple[Check, ...] = (
+    processes,
+    stored_settings,
+    clock,
+    limits,
+    memory,
+    disk,
+    permissions,
+    ports,
+    certificate,
+    queue,
+    names,
+)
+DEEP: tuple[Check, ...] = (*CHECKS, databases)
+
+
+def as_data(findings: list[Finding]) -> dict[str, Any]:
+    return {
+        'healthy': not any(one.level == BAD for one in findings),
+        'checks': [one._asdict() for one in findings],
+        'bad': sum(one.level == BAD for one in findings),
+        'warnings': sum(one.level == WARN for one in findings),
+    }
+
+
+def _databases(relay: Relay) -> list[Path]:
+    found = [relay.state_dir / 'control.db']
+    found += [relay.state_dir / 'shards' / str(n) / 'store.db' for n in range(relay.shards)]
+    return [path for path in found if path.exists() and stat.S_ISREG(path.stat().st_mode)]
+
+
+def _number(path: str) -> int | None:
+    try:
+        return int(Path(path).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _public(addresses: tuple[Address, ...]) -> bool:
+    return any(
+        one.host != 'localhost' and not ipaddress.ip_address(one.host).is_loopback
+        for one in addresses
+    )
+
+
+def _greet(name: str, address: Address) -> None:
+    """Raises OSError, or ValueError with what is wrong."""
+    host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(address.host, address.host)
+    with socket.create_connection((host, address.port), GREETING_TIME) as plain:
+        stream: socket.socket = plain
+        if name in IMPLICIT:
+            context = ssl.create_default_context()
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+            stream = context.wrap_socket(plain)
+        if name in ('http', 'https'):
+            stream.sendall(
+                b'GET /robots.txt HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n'
+            )
+            wanted = b'HTTP/1.1'
+        else:
+            wanted = FIRST_WORDS[name]
+        said = stream.recv(100)
+        if not said.startswith(wanted):
+            raise ValueError('it is another service' if said else 'it says nothing')
