@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import NamedTuple, Protocol
 
 from madmail import log
@@ -28,6 +29,7 @@ from madmail.store.interface import Body, OutboxEntry
 
 MEMORY_TIME = 1800.0  # seconds that what worked for a host is tried first
 HOSTS_LIMIT = 5000  # hosts of which that is known
+ADDRESSES_LIMIT = 6  # addresses of a host that are tried
 SMTP_KEEP_TIME = 20.0  # seconds an SMTP connection waits for the next message
 SMTP_KEEP_LIMIT = 8  # connections kept to one host
 SMTP_MESSAGES = 100  # over one connection
@@ -82,9 +84,9 @@ class Relaying:
         self._monotonic = monotonic
         verified, unverified = contexts()
         self._policies = TlsPolicies(resolver, verified, unverified, time.time)
-        self._http = HttpClient(verified, unverified)
         self._worked: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._addresses: OrderedDict[str, tuple[float, str]] = OrderedDict()
+        self._http = HttpClient(verified, unverified, self._reached)
         self._smtp: dict[Hop, deque[_Idle]] = {}
 
     def takes(self, domain: str) -> bool:
@@ -125,7 +127,8 @@ class Relaying:
         raise Unreachable(last)
 
     def tidy(self) -> None:
-        """End SMTP connections that nobody needed for a while; call it now and then."""
+        """End connections that nobody needed for a while; call it now and then."""
+        self._http.tidy()
         limit = self._monotonic() - SMTP_KEEP_TIME
         for hop, kept in list(self._smtp.items()):
             while kept and kept[0].since < limit:
@@ -182,7 +185,7 @@ class Relaying:
                 if failure.phase is not Phase.CONNECT:
                     break
                 continue
-            self._remember(self._addresses, hop.host, address)
+            self._reached(hop.host, address)
             return connection
         raise broken
 
@@ -195,10 +198,14 @@ class Relaying:
         answer = self._resolver.addresses(hop.host)
         if answer.status is not Status.FOUND:
             raise NotHere('the host has no address')
-        known = self._addresses.get(hop.host)
-        if known is not None and known[1] in answer.values:
-            return (known[1], *(one for one in answer.values if one != known[1]))
-        return answer.values
+        values = alternating(answer.values)
+        since, known = self._addresses.get(hop.host, (0.0, ''))
+        if known in values and self._monotonic() - since < MEMORY_TIME:
+            return (known, *(one for one in values if one != known))
+        return values
+
+    def _reached(self, host: str, address: str) -> None:
+        self._remember(self._addresses, host, address)
 
     def _preferred(self, hops: Sequence[Hop]) -> list[Hop]:
         """The hops, with what worked for a host lately before its other transports."""
@@ -233,3 +240,11 @@ class Relaying:
             connection.quit()
         else:
             kept.append(_Idle(connection, self._monotonic()))
+
+
+def alternating(addresses: Sequence[str]) -> Sequence[str]:
+    """IPv6 and IPv4 by turns, so that a family without a way costs one attempt (RFC 8305 4)."""
+    six = [one for one in addresses if ':' in one]
+    four = [one for one in addresses if ':' not in one]
+    ordered = [one for pair in zip_longest(six, four) for one in pair if one is not None]
+    return ordered[:ADDRESSES_LIMIT]

@@ -12,15 +12,21 @@ What an answer means (shared by the relays in the field):
     reply as text
     3xx 404 405 411 413 501   there is no such service here; another transport may do
     anything else             not now
+
+The status line decides: what is wrong with the rest of an answer only ends the
+connection.  Octets that are no HTTP at all come from no relay.
 """
 
 from __future__ import annotations
 
+import fcntl
 import re
 import select
 import ssl
+import struct
+import termios
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import gevent
@@ -33,6 +39,10 @@ from madmail.smtp.reply import Fault, Reply
 from madmail.store.interface import Body
 
 ANSWER_TIME = 120.0  # seconds: the peer stores before it answers
+TEXT_TIME = 5.0  # seconds for what follows the head of an answer
+SLOWEST = 4096  # octets a second that a peer has to take
+ACKNOWLEDGE_TIME = 2.0  # seconds to learn whether a lost connection had taken the request
+INTERIM_LIMIT = 10  # answers of the kind 1xx before the real one
 HEAD_LIMIT = 16384  # octets of status line and fields
 TEXT_LIMIT = 4096  # octets of an answer's body that are read
 BATCH = 90  # recipients of one request: common HTTP servers take 100 fields
@@ -43,12 +53,20 @@ HOSTS_LIMIT = 200  # hosts with kept connections
 _STATUS = re.compile(rb'HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)')
 _SMTP = re.compile(r'([245][0-9][0-9])[ -](?:([245]\.[0-9]{1,3}\.[0-9]{1,3}) )?(.{0,300})')
 _NOT_HERE = frozenset((404, 405, 411, 413, 414, 431, 501))
+_HOST = re.compile(r'[A-Za-z0-9._:-]{1,255}\Z')
+_FORBIDDEN = re.compile(r'[\x00-\x20,\x7f]')  # a comma separates the values of a field
+_NO_TEXT = frozenset((204, 205, 304))  # RFC 9110 15: nothing follows the head
+_CLOSED = 7  # TCP_CLOSE of <netinet/tcp.h>: the peer has reset the connection
 
 AGAIN = Reply(451, '4.4.2', 'Connection lost between two requests', 'again', Fault.PEER)
 
 
 class NotHere(Exception):
     """This transport leads nowhere at this host; nothing was delivered."""
+
+
+class _Nonsense(NotHere):
+    """What was read is no HTTP."""
 
 
 class Unsure(Exception):
@@ -73,9 +91,16 @@ class _Kept(NamedTuple):
 class HttpClient:
     """All HTTP connections of the courier."""
 
-    def __init__(self, verified: SSLContext, unverified: SSLContext) -> None:
+    def __init__(
+        self,
+        verified: SSLContext,
+        unverified: SSLContext,
+        on_address: Callable[[str, str], None] = lambda host, address: None,
+    ) -> None:
+        """`on_address` is told at which IP address a host was reached."""
         self._verified = verified
         self._unverified = unverified
+        self._on_address = on_address
         self._kept: dict[tuple[str, str, int, bool], deque[_Kept]] = {}
 
     def send(
@@ -120,10 +145,18 @@ class HttpClient:
             try:
                 answer = self._exchange(kept, head, body, prefix)
             except (NotHere, Unsure) as failure:
-                # Closed by the peer while it lay idle, and then nothing was read of it.
+                # The peer may close it at the moment at which we write.
+                unread = (
+                    not isinstance(failure, _Nonsense)
+                    if isinstance(failure, NotHere)
+                    else not failure.waited and _unread(kept)
+                )
                 kept.close()
-                if isinstance(failure, Unsure) and failure.waited:
+                if not unread:
                     raise
+            except BaseException:
+                kept.close()
+                raise
             else:
                 return self._settle(key, kept, answer, recipients)
         stream = self._connect(hop, addresses)
@@ -133,6 +166,15 @@ class HttpClient:
             stream.close()
             raise
         return self._settle(key, stream, answer, recipients)
+
+    def tidy(self) -> None:
+        """Close what has waited for too long; call it now and then."""
+        limit = gevent.get_hub().loop.now() - KEEP_TIME
+        for key, kept in list(self._kept.items()):
+            while kept and kept[0].since < limit:
+                kept.popleft().stream.close()
+            if not kept:
+                del self._kept[key]
 
     def close(self) -> None:
         for kept in self._kept.values():
@@ -166,34 +208,33 @@ class HttpClient:
                 if hop.transport == 'https':
                     context = self._verified if hop.verify else self._unverified
                     name = None if hop.literal and not hop.verify else hop.host
-                    stream = context.wrap_socket(stream, server_hostname=name)
+                    with gevent.Timeout(CONNECT_TIME, TimeoutError()):
+                        stream = context.wrap_socket(stream, server_hostname=name)
             except (OSError, ssl.SSLError, ValueError):
                 stream.close()
                 continue
+            self._on_address(hop.host, address)
             return stream
         raise NotHere('cannot connect')
 
     def _exchange(self, stream: socket.socket, head: bytes, body: Body, prefix: bytes) -> _Answer:
         sent = False
+        patience = BLOCK_TIME + body.size / SLOWEST
         try:
             stream.settimeout(BLOCK_TIME)
-            block = prefix + body.read(0, SLICE)
-            offset = len(block) - len(prefix)
-            stream.sendall(head + block)
-            while offset < body.size:
-                block = body.read(offset, SLICE)
-                if not block:
-                    raise NotHere('the message is shorter than it was')
-                offset += len(block)
-                stream.sendall(block)
+            with gevent.Timeout(patience, TimeoutError()):
+                _send(stream, head, body, prefix)
             sent = True
         except OSError:
             pass  # the peer may have answered early, 413 for example
         try:
-            with gevent.Timeout(ANSWER_TIME, TimeoutError()):
-                answer = _read_answer(stream)
-                return answer if sent else answer._replace(keep=False)
-        except (OSError, ValueError) as error:
+            answer = _read_answer(stream, ANSWER_TIME if sent else TEXT_TIME)
+            if sent:
+                return answer
+            if answer.status < 300:
+                raise NotHere('taken before it was there')
+            return answer._replace(keep=False)
+        except OSError as error:
             if sent:
                 raise Unsure(isinstance(error, TimeoutError)) from None
             raise NotHere('connection lost') from None
@@ -210,8 +251,12 @@ class HttpClient:
         return None
 
     def _keep(self, key: tuple[str, str, int, bool], stream: socket.socket) -> None:
-        kept = self._kept.setdefault(key, deque())
-        if len(kept) >= KEEP_LIMIT or len(self._kept) > HOSTS_LIMIT:
+        if key not in self._kept and len(self._kept) >= HOSTS_LIMIT:
+            self.tidy()
+        kept = self._kept.get(key)
+        if kept is None and len(self._kept) < HOSTS_LIMIT:
+            kept = self._kept[key] = deque()
+        if kept is None or len(kept) >= KEEP_LIMIT:
             stream.close()
         else:
             kept.append(_Kept(stream, gevent.get_hub().loop.now()))
@@ -224,7 +269,29 @@ def _spoken_to(stream: socket.socket) -> bool:
     return bool(poll.poll(0))
 
 
+def _unread(stream: socket.socket) -> bool:
+    """Whether the peer was gone before it read what we sent, so that it may go once more.
+
+    A system that has no reader left resets the connection.  One that took all
+    octets and then ended the stream in order may have given them to its relay.
+    """
+    for _ in range(int(ACKNOWLEDGE_TIME / 0.02)):
+        try:
+            if stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSED:
+                return True
+            waiting = struct.pack('i', 0)
+            if not struct.unpack('i', fcntl.ioctl(stream.fileno(), termios.TIOCOUTQ, waiting))[0]:
+                return False
+        except OSError:
+            return False
+        gevent.sleep(0.02)
+    return False
+
+
 def _request(hop: Hop, sender: str, recipients: Sequence[str], size: int) -> bytes:
+    """Raises NotHere for what cannot stand in a head."""
+    if not _HOST.match(hop.host) or any(map(_FORBIDDEN.search, (hop.path, sender, *recipients))):
+        raise NotHere('an address that HTTP cannot carry')
     host = f'[{hop.host}]' if ':' in hop.host else hop.host
     lines = [
         f'POST {hop.path} HTTP/1.1',
@@ -238,54 +305,121 @@ def _request(hop: Hop, sender: str, recipients: Sequence[str], size: int) -> byt
     return '\r\n'.join([*lines, '', '']).encode()
 
 
-def _read_answer(stream: socket.socket) -> _Answer:
-    """Raises OSError or ValueError when what comes is no answer."""
+def _send(stream: socket.socket, head: bytes, body: Body, prefix: bytes) -> None:
+    block = prefix + body.read(0, SLICE)
+    offset = len(block) - len(prefix)
+    stream.sendall(head + block)
+    while offset < body.size:
+        block = body.read(offset, SLICE)
+        if not block:
+            raise NotHere('the message is shorter than it was')
+        offset += len(block)
+        stream.sendall(block)
+
+
+def _read_answer(stream: socket.socket, patience: float) -> _Answer:
+    """Raises OSError when no answer comes, NotHere when what comes is no HTTP."""
     buffer = bytearray()
-    while True:
-        while (end := buffer.find(b'\r\n\r\n')) < 0:
-            if len(buffer) > HEAD_LIMIT:
-                raise ValueError
-            data = stream.recv(8192)
-            if not data:
-                raise ValueError
-            buffer += data
-        first, *rest = bytes(buffer[:end]).split(b'\r\n')
-        del buffer[: end + 4]
-        match = _STATUS.match(first)
-        if match is None:
-            raise ValueError
-        status = int(match[1])
-        if status >= 200:  # 100 Continue and the like come before
-            break
-    fields = {}
-    for line in rest:
-        name, _, value = line.partition(b':')
-        fields[name.strip().lower()] = value.strip()
-    length = fields.get(b'content-length', b'')
-    known = length.isdigit() and b'transfer-encoding' not in fields
-    wanted = min(int(length), TEXT_LIMIT) if known else TEXT_LIMIT
-    chunked = b'chunked' in fields.get(b'transfer-encoding', b'').lower()
-    while len(buffer) < wanted and not (chunked and buffer.endswith(b'0\r\n\r\n')):
-        data = stream.recv(8192)
-        if not data:
-            break
-        buffer += data
-    keep = (
-        known
-        and len(buffer) == int(length)
-        and first.startswith(b'HTTP/1.1')
-        and b'close' not in fields.get(b'connection', b'').lower()
-    )
-    text = _first_chunk(bytes(buffer)) if chunked else bytes(buffer[:TEXT_LIMIT])
+    with gevent.Timeout(patience, TimeoutError()):
+        for _ in range(INTERIM_LIMIT):
+            status, newer = _read_status(stream, buffer)
+            if status >= 200:
+                break
+            if not _read_fields(stream, buffer)[1]:  # 100 Continue and the like come before
+                raise ConnectionResetError
+        else:
+            raise _Nonsense('no end of interim answers')
+    keep = False
+    text = b''
+    try:
+        with gevent.Timeout(TEXT_TIME, TimeoutError()):
+            fields, whole = _read_fields(stream, buffer)
+            if whole:
+                text, keep = _read_text(stream, buffer, status, fields)
+    except OSError:
+        pass  # the status has been said
+    keep = keep and newer and b'close' not in fields.get(b'connection', b'').lower()
     return _Answer(status, text.decode('ascii', 'replace').strip(), keep)
 
 
-def _first_chunk(data: bytes) -> bytes:
-    size, _, rest = data.partition(b'\r\n')
+def _read_status(stream: socket.socket, buffer: bytearray) -> tuple[int, bool]:
+    """The status, and whether it is HTTP/1.1; its line is taken from the buffer."""
+    while (end := buffer.find(b'\n')) < 0:
+        if len(buffer) > HEAD_LIMIT:
+            raise _Nonsense('this is not HTTP')
+        data = stream.recv(8192)
+        if not data:
+            raise ConnectionResetError
+        buffer += data
+    line = bytes(buffer[:end]).rstrip(b'\r')
+    del buffer[: end + 1]
+    match = _STATUS.match(line)
+    if match is None:
+        raise _Nonsense('this is not HTTP')
+    return int(match[1]), line.startswith(b'HTTP/1.1')
+
+
+def _read_fields(stream: socket.socket, buffer: bytearray) -> tuple[dict[bytes, bytes], bool]:
+    """The fields up to the empty line, by lower name, and whether it has come."""
+    fields: dict[bytes, bytes] = {}
+    octets = 0
+    while True:
+        while (end := buffer.find(b'\n')) < 0:
+            if octets + len(buffer) > HEAD_LIMIT:
+                return fields, False
+            data = stream.recv(8192)
+            if not data:
+                return fields, False
+            buffer += data
+        line = bytes(buffer[:end]).rstrip(b'\r')
+        del buffer[: end + 1]
+        octets += end + 1
+        if not line:
+            return fields, True
+        if octets > HEAD_LIMIT:
+            return fields, False
+        name, _, value = line.partition(b':')
+        name = name.strip().lower()
+        # A field that comes twice counts as a list, which no length is.
+        fields[name] = fields[name] + b', ' + value.strip() if name in fields else value.strip()
+
+
+def _read_text(
+    stream: socket.socket, buffer: bytearray, status: int, fields: dict[bytes, bytes]
+) -> tuple[bytes, bool]:
+    """The text, at most TEXT_LIMIT, and whether the next answer can begin behind it."""
+    coding = fields.get(b'transfer-encoding', b'').lower()
+    length = fields.get(b'content-length', b'')
+    if status in _NO_TEXT:
+        return b'', not buffer
+    known = not coding and length.isdigit() and len(length) < 20
+    wanted = min(int(length), TEXT_LIMIT) if known else TEXT_LIMIT
+    chunked = b'chunked' in coding
     try:
-        return rest[: int(size.split(b';')[0], 16)]
-    except ValueError:
-        return b''
+        while len(buffer) < wanted and not (chunked and buffer.endswith(b'0\r\n\r\n')):
+            data = stream.recv(8192)
+            if not data:
+                break
+            buffer += data
+    except (OSError, TimeoutError):
+        known = False  # what there is may be a whole sentence
+    text = _unchunked(bytes(buffer)) if chunked else bytes(buffer[:TEXT_LIMIT])
+    return text, known and len(buffer) == int(length)
+
+
+def _unchunked(data: bytes) -> bytes:
+    """RFC 9112 7.1: the chunks that have come."""
+    text = b''
+    while True:
+        size, line_end, rest = data.partition(b'\r\n')
+        digits = size.split(b';')[0].strip()
+        if not line_end or not re.fullmatch(rb'[0-9A-Fa-f]{1,8}', digits):
+            return text
+        octets = int(digits, 16)
+        if not octets:
+            return text
+        text += rest[:octets]
+        data = rest[octets + 2 :]
 
 
 def meaning(status: int, text: str) -> Reply:

@@ -260,9 +260,10 @@ class Connection:
         self._phase = Phase.TLS
         try:
             self._stream.settimeout(CONNECT_TIME)
-            encrypted: SSLSocket = security.context.wrap_socket(
-                self._stream, server_hostname=security.name
-            )
+            with gevent.Timeout(CONNECT_TIME, TimeoutError()):
+                encrypted: SSLSocket = security.context.wrap_socket(
+                    self._stream, server_hostname=security.name
+                )
         except (OSError, ssl.SSLError, ValueError) as error:
             raise Broken(Phase.TLS, _why('TLS failed', error)) from None
         self._stream = encrypted
