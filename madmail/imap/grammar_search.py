@@ -152,11 +152,12 @@ def search(reader: Reader) -> Search:
     query = _Query(reader)
     reader.space()
     returns, partial = _return(reader)
-    if _ahead(reader, b'CHARSET'):
+    charset = _ahead(reader, b'CHARSET')
+    if charset:
         reader.space()
         _charset(query)
         reader.space()
-    return Search(query.keys_until_closed(0), returns, partial)
+    return Search(query.keys_until_closed(0), returns, partial, charset)
 
 
 def sort(reader: Reader) -> Sort:

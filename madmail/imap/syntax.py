@@ -369,6 +369,7 @@ class Search(NamedTuple):
     key: SearchKey
     returns: tuple[str, ...] | None = None  # MIN MAX ALL COUNT SAVE PARTIAL UPDATE CONTEXT
     partial: tuple[int, int] | None = None
+    charset: bool = False  # SEARCH named one
 
 
 class Criterion(NamedTuple):

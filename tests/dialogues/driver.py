@@ -16,6 +16,7 @@ connections are free.  `${...}` stands for a variable anywhere in a line.
     c ~> TEXT                      send exactly this; \\r \\n \\0 \\t \\\\ \\xNN are octets
     c data m                       send message m as DATA carries it, with the final dot
     c starttls                     the TLS handshake, now
+    c deflate                      from now on all is compressed, both ways
     c <- LINE                      the next line is exactly this
     c <~ REGEX                     the next line matches; named groups become variables
     c <... REGEX                   read on until a line matches
@@ -37,6 +38,7 @@ import re
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -60,9 +62,13 @@ class Connection:
         self.stream = relay.connect(listener, PATIENCE)
         self.buffer = b''
         self.lines: list[str] = []
+        self.deflater: zlib._Compress | None = None
+        self.inflater: zlib._Decompress | None = None
 
     def send(self, data: bytes) -> None:
         self.lines = []
+        if self.deflater is not None:
+            data = self.deflater.compress(data) + self.deflater.flush(zlib.Z_SYNC_FLUSH)
         self.stream.sendall(data)
 
     def _fill(self) -> None:
@@ -70,7 +76,7 @@ class Connection:
         data = self.stream.recv(65536)
         if not data:
             raise Failed('connection closed')
-        self.buffer += data
+        self.buffer += data if self.inflater is None else self.inflater.decompress(data)
 
     def _take(self, count: int) -> bytes:
         while len(self.buffer) < count:
@@ -98,6 +104,11 @@ class Connection:
         if self.buffer:
             raise Failed(f'octets before TLS: {self.buffer!r}')
         self.stream = client_tls().wrap_socket(self.stream)
+
+    def deflate(self) -> None:
+        if self.buffer:
+            raise Failed(f'octets before compression: {self.buffer!r}')
+        self.deflater, self.inflater = zlib.compressobj(wbits=-15), zlib.decompressobj(wbits=-15)
 
     def quiet(self, seconds: float) -> None:
         end = time.monotonic() + seconds
@@ -216,7 +227,7 @@ class Play:
                     raise Failed(f'unwanted /{argument}/: {line!r}')
         elif verb == 'quiet':
             c.quiet(float(argument))
-        elif verb in ('starttls', 'eof', 'close'):
+        elif verb in ('starttls', 'deflate', 'eof', 'close'):
             getattr(c, verb)()
         else:
             raise Failed(f'unknown directive {verb!r}')

@@ -37,6 +37,8 @@ capability('SORT', 'SORT=DISPLAY', 'ESORT', 'CONTEXT=SEARCH', 'CONTEXT=SORT')
 @command('SEARCH', selected=True, tell=Tell.EXISTS | Tell.FLAGS)
 def search(session: ImapSession, command: Command) -> bytes:
     assert isinstance(command.arguments, Search)
+    if command.arguments.charset and 'UTF8=ACCEPT' in session.enabled:
+        raise Bad('CHARSET is not possible beside UTF8=ACCEPT')  # RFC 6855 3
     _answer(session, command, command.arguments, ())
     return _completed(session, b'Search completed')
 
