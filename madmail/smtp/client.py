@@ -34,6 +34,7 @@ LINES_LIMIT = 128  # of one reply
 TEXT_LIMIT = 400  # characters of a reply that are kept
 SLICE = 65536  # octets of the message
 BATCH = 100  # RCPT commands in one write, RFC 5321 4.5.3.1.8
+TRANSACTIONS_LIMIT = 100  # for one message to a peer that takes few recipients at once
 
 _REPLY = re.compile(rb'([2-5][0-9][0-9])(?:([ -])(.*))?\Z', re.DOTALL)
 _ENHANCED = re.compile(r'([245]\.[0-9]{1,3}\.[0-9]{1,3})(?: |\Z)')
@@ -79,6 +80,7 @@ class Connection:
         self.encrypted = False
         self.lost = False  # of no use for another transaction
         self.transactions = 0
+        self._batch = BATCH  # recipients that the peer takes at once, as far as we know
 
     # -- life
 
@@ -137,16 +139,36 @@ class Connection:
     ) -> list[Reply]:
         """One message to many; one reply a recipient, in their order.
 
-        `prefix` goes before the body (a signature).  Raises Broken.
+        A peer that takes fewer recipients at once than we name gets the others in further
+        transactions.  `prefix` goes before the body (a signature).  Raises Broken; but when
+        some have their answer the others get one, too, and the connection is `lost`.
         """
         answers: dict[str, Reply] = {}
         left = list(dict.fromkeys(recipients))
+        last = self.transactions + TRANSACTIONS_LIMIT
         while left:
-            batch, left = left[:BATCH], left[BATCH:]
-            for recipient, reply in zip(
-                batch, self._transaction(sender, batch, body, prefix), strict=True
-            ):
-                answers[recipient] = reply
+            batch = left[: self._batch]
+            try:
+                replies = self._transaction(sender, batch, body, prefix)
+            except Broken as broken:
+                if not answers:
+                    raise
+                self.lost = True
+                reply = broken.reply
+                if reply.code >= 500:
+                    reply = reply._replace(code=451)
+                answers.update((one, reply) for one in left)
+                break
+            said = dict(zip(batch, replies, strict=True))
+            over = [one for one in batch if _too_many(said[one])]
+            answers.update(said)
+            left = left[len(batch) :]
+            if over:
+                if len(batch) == 1 or self.transactions >= last:
+                    answers.update((one, said[over[0]]) for one in left)
+                    break
+                self._batch = len(batch) - len(over) or len(batch) // 2
+                left = over + left
         return [answers[recipient] for recipient in recipients]
 
     def _transaction(
@@ -355,6 +377,11 @@ def _spoken(code: int, texts: Sequence[bytes]) -> Reply:
         enhanced = match[1]
         text = text[match.end() :]
     return Reply(code, enhanced, text, 'peer', Fault.PEER if code >= 400 else Fault.NONE)
+
+
+def _too_many(reply: Reply) -> bool:
+    """RFC 5321 4.5.3.1.10: too many recipients at once, of which 552 is the old word."""
+    return (reply.code, reply.enhanced) in ((452, '4.5.3'), (552, '5.5.3'), (552, '4.5.3'))
 
 
 def _why(what: str, error: Exception) -> str:

@@ -248,6 +248,107 @@ def test_many_recipients_go_in_groups(server: Server) -> None:
     assert len(server.mails) == 3
 
 
+class Picky:
+    """Takes `most` recipients at once; `word` answers the others."""
+
+    def __init__(self, server: Server, most: int, word: bytes = b'452 4.5.3 Too many') -> None:
+        self.server = server
+        self.most = most
+        self.word = word
+        self.named = 0
+        self.taken: list[list[str]] = []
+        server.answers['MAIL'] = self.mail
+        server.answers['RCPT'] = self.rcpt
+
+    def mail(self, server: Server) -> bytes:
+        self.named = 0
+        self.taken.append([])
+        return b'250 2.1.0 Ok\r\n'
+
+    def rcpt(self, server: Server) -> bytes:
+        name = server.seen[-1].partition('<')[2].rstrip('>')
+        if name.startswith('nobody'):
+            return b'550 5.1.1 Nobody\r\n'
+        if self.named >= self.most:
+            return self.word + b'\r\n'
+        self.named += 1
+        self.taken[-1].append(name)
+        return b'250 2.1.5 Ok\r\n'
+
+
+@pytest.mark.parametrize('word', [b'452 4.5.3 Too many', b'552 5.5.3 Too many'])
+def test_too_many_at_once_go_in_parts_and_at_once(server: Server, word: bytes) -> None:
+    names = [f'{n}@two.example' for n in range(25)]
+    names[7] = 'nobody@two.example'
+    picky = Picky(server, 10, word)
+    assert codes(send(server, *names)) == [250] * 7 + [550] + [250] * 17
+    assert sorted(name for some in picky.taken for name in some) == sorted(
+        name for name in names if not name.startswith('nobody')
+    )
+    assert len(server.mails) == 3
+    assert server.connections == 1
+
+
+def test_the_size_of_a_part_is_remembered(server: Server) -> None:
+    picky = Picky(server, 4)
+    connection = connect(server)
+    names = [f'{n}@two.example' for n in range(8)]
+    for _ in range(2):
+        assert codes(connection.send(SENDER, names, MemoryBody(TEXT))) == [250] * 8
+    connection.close()
+    assert [len(some) for some in picky.taken] == [4] * 4
+    assert sum(line.startswith('RCPT') for line in server.seen) == 8 + 4 + 4 + 4
+
+
+def test_a_peer_that_takes_nobody_is_asked_a_few_times(server: Server) -> None:
+    Picky(server, 0)
+    names = [f'{n}@two.example' for n in range(100)]
+    replies = send(server, *names)
+    assert codes(replies) == [452] * 100
+    assert sum(line.startswith('MAIL') for line in server.seen) < 10
+    assert not any(server.mails)
+
+
+def test_too_many_for_the_message_as_a_whole(server: Server) -> None:
+    def data(server: Server) -> bytes:
+        names = 0
+        for line in reversed(server.seen):
+            if line.startswith('MAIL'):
+                break
+            names += line.startswith('RCPT')
+        return b'354 Go\r\n' if names <= 2 else b'452 4.5.3 Too many\r\n'
+
+    server.answers['DATA'] = data
+    assert codes(send(server, *(f'{n}@two.example' for n in range(9)))) == [250] * 9
+    assert len(server.mails) == 5
+
+
+def test_another_452_is_for_its_recipient(server: Server) -> None:
+    server.answers['RCPT TO:<y@two.example>'] = b'452 4.2.2 Full\r\n'
+    assert codes(send(server)) == [250, 452, 250]
+    assert len(server.mails) == 1
+
+
+@pytest.mark.parametrize('trouble', [None, b'421 4.3.2 Going down\r\n', b'554 5.0.0 No\r\n'])
+def test_who_has_it_keeps_it_when_a_later_part_fails(server: Server, trouble: bytes | None) -> None:
+    picky = Picky(server, 2)
+    mail = picky.mail
+
+    def first_only(server: Server) -> bytes | None:
+        return trouble if picky.taken else mail(server)
+
+    server.answers['MAIL'] = first_only  # type: ignore[assignment]
+    connection = connect(server)
+    replies = connection.send(SENDER, [*NAMES, 'nobody@two.example'], MemoryBody(TEXT))
+    assert codes(replies)[:2] == [250, 250]
+    assert codes(replies)[3] == 550
+    refused = 554 if trouble and trouble.startswith(b'5') else 421
+    assert codes(replies)[2] == refused
+    assert connection.lost is (refused == 421)
+    connection.close()
+    assert len([mail for mail in server.mails if mail]) == 1
+
+
 # -- trouble
 
 
