@@ -10,6 +10,7 @@ from madmail.cli.access import Access
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, counted, table
+from madmail.delivery.tracker import TRANSPORTS
 
 _WRONG_WAY = {
     'allow': 'the policy is ACCEPT, under which a rule would block {0}; all are allowed that have '
@@ -45,6 +46,7 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     verb('flush', flush, 'remove all rules')
     verb('list', list_, 'the policy and its rules')
     verb('status', status, 'what is in force')
+    verb('servers', servers, 'with whom mail was exchanged, and how that goes')
     verb('dismiss-list', dismiss_list, 'domains whose mail is thrown away')
     verb('dismiss-flush', dismiss_flush, 'throw nothing away any more')
 
@@ -134,7 +136,7 @@ def status(invocation: Invocation) -> Result:
         f'{counted(data["endpoints"], "endpoint")} given.'
     )
     if traffic:
-        head = ('domain', 'delivered', 'queued', 'failed https', 'http', 'smtp')
+        head = ('domain', 'delivered', 'received', 'queued', 'failed https', 'http', 'smtp')
         text += '\n' + table(head, [tuple(row.values()) for row in traffic])
     return Result(data, text)
 
@@ -143,15 +145,56 @@ def _traffic(access: Access) -> list[dict[str, Any]]:
     """Counts by destination, as of half a minute ago; the queue as of now."""
     return [
         {
-            'domain': domain,
-            'successful_deliveries': peer.successes,
-            'queued_messages': waiting,
-            'failed_https': peer.failed_https,
-            'failed_http': peer.failed_http,
-            'failed_smtp': peer.failed_smtp,
+            'domain': one.domain,
+            'successful_deliveries': one.peer.successes,
+            'inbound_deliveries': one.inbound,
+            'queued_messages': one.waiting,
+            'failed_https': one.peer.failed_https,
+            'failed_http': one.peer.failed_http,
+            'failed_smtp': one.peer.failed_smtp,
         }
-        for domain, peer, waiting in federation.servers(access)
+        for one in federation.servers(access)
     ]
+
+
+def servers(invocation: Invocation) -> Result:
+    """Who we exchange mail with, and how that goes."""
+    with Access(invocation.load()) as access:
+        found = federation.servers(access)
+    data = [
+        {
+            'domain': one.domain,
+            'successful_deliveries': one.peer.successes,
+            'inbound_deliveries': one.inbound,
+            'queued_messages': one.waiting,
+            **{
+                f'{what}_{way}': getattr(one.peer, f'{what}_{way}')
+                for what in ('success', 'failed')
+                for way in TRANSPORTS
+            },
+            'mean_latency_ms': one.mean_latency_ms,
+            'last_active': one.last_active,
+        }
+        for one in found
+    ]
+    if not found:
+        return Result({'servers': [], 'total': 0}, 'No mail was exchanged yet.')
+    head = ('domain', 'sent https', 'http', 'smtp', 'failed', 'received', 'queued', 'ms', 'last')
+    rows = [
+        (
+            one.domain,
+            one.peer.success_https,
+            one.peer.success_http,
+            one.peer.success_smtp,
+            one.peer.failed_https + one.peer.failed_http + one.peer.failed_smtp,
+            one.inbound,
+            one.waiting,
+            round(one.mean_latency_ms),
+            day(one.last_active) if one.last_active else '-',
+        )
+        for one in found
+    ]
+    return Result({'servers': data, 'total': len(data)}, table(head, rows))
 
 
 def dismiss(invocation: Invocation) -> Result:

@@ -18,6 +18,7 @@ import random
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import gevent
@@ -37,7 +38,9 @@ from madmail.delivery.route import Router
 from madmail.delivery.router import header_block
 from madmail.delivery.schedule import LONGEST, Schedule
 from madmail.delivery.tracker import Tracker
+from madmail.master.control import NotRunning, Refused, ask
 from madmail.message.bounce import bounce
+from madmail.metrics import bandwidth
 from madmail.settings import Settings
 from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.smtp.reply import Fault, Reply
@@ -492,6 +495,7 @@ class CourierRole:
         for client in self._clients:
             client.close()
         self._relaying.close()
+        self._weigh()
         self.tracker.flush(self._control)
 
     def statistics(self) -> dict[str, Any]:
@@ -562,8 +566,19 @@ class CourierRole:
                 if now - flushed >= FLUSH_TIME:
                     flushed = now
                     self.tracker.flush(self._control)
+                    self._weigh()
             except Exception as error:
                 _log.exception('upkeep failed', error)
+
+    def _weigh(self) -> None:
+        """Keep how much the relay has carried."""
+        state_dir = self._context.state_dir
+        try:
+            told = gevent.get_hub().threadpool.apply(_told, (state_dir,))
+        except (NotRunning, Refused, OSError):
+            return  # next time
+        if told:
+            bandwidth.record(self._control, told)
 
     def _expire(self) -> None:
         for shard in self._outboxes:
@@ -572,3 +587,8 @@ class CourierRole:
                     pass
             except ShardUnavailable:
                 continue
+
+
+def _told(state_dir: Path) -> dict[str, Any] | None:
+    """The master's status; in a thread, for it waits on a socket."""
+    return ask(state_dir, {'command': 'status'}, timeout=5.0)

@@ -796,6 +796,13 @@ declare(
     applies=LIVE,
 )
 declare(
+    'accounts.bandwidth',
+    Boolean(),
+    False,
+    'Keep how many octets each account receives and sends in a month, for a year.',
+    applies=LIVE,
+)
+declare(
     'queue.first_retry',
     Duration(1),
     60,

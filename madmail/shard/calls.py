@@ -164,7 +164,12 @@ class ShardClients:
         return [Outcome(word) for word in result]
 
     def receive(
-        self, shard: int, body: Body, recipients: Sequence[str], message_id: bytes
+        self,
+        shard: int,
+        body: Body,
+        recipients: Sequence[str],
+        message_id: bytes,
+        origin: str = '',
     ) -> Reply:
         """Mail from elsewhere to local accounts of any shard, by way of `shard`.
 
@@ -173,13 +178,19 @@ class ShardClients:
         """
         try:
             code, enhanced, text, cause, fault = self.clients[shard].call(
-                'receive', recipients=list(recipients), message_id=message_id, **body_fields(body)
+                'receive',
+                recipients=list(recipients),
+                message_id=message_id,
+                origin=origin,
+                **body_fields(body),
             )
         except CallRefused as refused:
             raise ShardUnavailable(refused.word) from None
         return Reply(code, enhanced, text, cause, Fault(fault))
 
-    def receive_anywhere(self, body: Body, recipients: Sequence[str], message_id: bytes) -> Reply:
+    def receive_anywhere(
+        self, body: Body, recipients: Sequence[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
         """The same by any shard that answers.  Raises ShardUnavailable when none does.
 
         All are asked under one id, so a shard that took the message and could not
@@ -189,7 +200,7 @@ class ShardClients:
         for step in range(len(self.clients)):
             try:
                 shard = (first + step) % len(self.clients)
-                return self.receive(shard, body, recipients, message_id)
+                return self.receive(shard, body, recipients, message_id, origin)
             except ShardUnavailable:
                 continue
         raise ShardUnavailable('no shard answers')

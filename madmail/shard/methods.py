@@ -75,7 +75,9 @@ class ShardMethods:
         outcomes = self._shard.store.deliver(body_from(body), addresses, delivery_id=delivery_id)
         return [outcome.value for outcome in outcomes]
 
-    def receive(self, recipients: list[str], message_id: bytes, **body: Any) -> list[Any]:
+    def receive(
+        self, recipients: list[str], message_id: bytes, origin: str = '', **body: Any
+    ) -> list[Any]:
         """Mail from elsewhere, judged already, to accounts of all shards; a Reply's fields.
 
         May be repeated at any shard, see Router.receive.
@@ -84,7 +86,7 @@ class ShardMethods:
         if message is None:
             raise CallRefused('bad-request')
         code, enhanced, text, cause, fault = self._shard.router.receive(
-            recipients, message, message_id
+            recipients, message, message_id, origin
         )
         return [code, enhanced, text, cause, fault.value]
 

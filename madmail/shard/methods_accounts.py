@@ -36,6 +36,7 @@ class AccountMethods:
         self.methods: dict[str, Callable[..., Any]] = {
             'account_list': self.account_list,
             'account_info': self.account_info,
+            'account_bandwidth': self.account_bandwidth,
             'account_create': self.account_create,
             'account_register': self.account_register,
             'account_delete': self.account_delete,
@@ -77,6 +78,20 @@ class AccountMethods:
             'sessions': self._shard.sessions.count(account.id),
             'blocked': address in self._shard.blocklist,
         }
+
+    def account_bandwidth(self, address: str) -> list[dict[str, Any]]:
+        """Octets by month, newest first; what is under way counts."""
+        store = self._shard.store
+        account = store.account(address)
+        if account is None:
+            raise CallRefused('missing')
+        bandwidth = getattr(self._shard, 'bandwidth', None)
+        if bandwidth is not None:  # not in a stopped relay
+            bandwidth.write()
+        return [
+            {'month': month, 'received': received, 'sent': sent}
+            for month, received, sent in store.bandwidth(account.id)
+        ]
 
     def account_create(self, address: str, password: bytes) -> dict[str, Any]:
         """The operator makes an account: only the rules of names and passwords count."""

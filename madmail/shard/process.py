@@ -34,6 +34,7 @@ from madmail.imap.compress import Compressed
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
 from madmail.master.child import ChildContext
+from madmail.shard.bandwidth import Bandwidth
 from madmail.shard.calls import ShardClients
 from madmail.shard.handoff import Bequest, Inheritance
 from madmail.shard.methods import ShardMethods
@@ -115,6 +116,8 @@ class Shard:
             federation=self.federation,
             announce=self.announce,
         )
+        self.bandwidth = Bandwidth(lambda: self.store, settings, self.sessions.owned)
+        self.sessions.weigh = self.bandwidth.take
         self.ledger = Ledger(self.context.state_dir, self.router.traffic, self.offload)
         self.origin = Origins(settings, self.domain)
         self.upkeep = Caretaker(
@@ -135,6 +138,7 @@ class Shard:
         self.sessions.start()
         self.upkeep.start()
         self.ledger.start()
+        self.bandwidth.start()
         self._accept_on(self.context.listeners['shard'])
 
     def check(self) -> bool:
@@ -166,6 +170,7 @@ class Shard:
             wire.close()
         self.sessions.stop()
         self.ledger.stop()
+        self.bandwidth.stop()
         self.store.close()
         if bequest is not None:
             bequest.close()

@@ -23,6 +23,7 @@ class Sessions:
 
     def __init__(self, per_account: Callable[[], int]) -> None:
         self._per_account = per_account
+        self.weigh: Callable[[Wire, int], None] = lambda wire, account_id: None
         self._slices: list[set[Wire]] = [set() for _ in range(SLICES)]
         self._turn = 0
         self._accounts: dict[int, set[Wire]] = {}
@@ -73,6 +74,10 @@ class Sessions:
         self._accounts.setdefault(account_id, set()).add(wire)
         self._owner[wire] = account_id
 
+    def owned(self) -> list[tuple[Wire, int]]:
+        """The wires of accounts, each with the account's id."""
+        return list(self._owner.items())
+
     def account_of(self, wire: Wire) -> int | None:
         return self._owner.get(wire)
 
@@ -92,6 +97,7 @@ class Sessions:
             part.discard(wire)
         account_id = self._owner.pop(wire, None)
         if account_id is not None:
+            self.weigh(wire, account_id)
             wires = self._accounts[account_id]
             wires.discard(wire)
             if not wires:

@@ -90,12 +90,15 @@ class Wire:
         'eof',
         'input',
         'on_end',
+        'received',
+        'sent',
     )
 
     def __init__(self, stream: socket.socket, crashed: Crashed) -> None:
         self.input = bytearray()
         self.eof = False
         self.on_end: Callable[[Wire], None] | None = None
+        self.received = self.sent = 0  # octets; whoever weighs them starts them anew
         self._socket: socket.socket | None = stream
         self._crashed = crashed
         self._loop = get_hub().loop
@@ -288,6 +291,7 @@ class Wire:
         except OSError:
             data = b''
         if data:
+            self.received += len(data)
             self.input += data
             if len(self.input) >= INPUT_LIMIT:
                 self._stop_reading()
@@ -338,6 +342,7 @@ class Wire:
             self._end()
             return b''
         if sent:
+            self.sent += sent
             self._stalled_since = time.monotonic()
         if sent == len(data):
             return b''

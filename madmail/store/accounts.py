@@ -126,6 +126,28 @@ class Accounts(Database):
                 )
             )
 
+    def add_bandwidth(self, month: str, octets: dict[int, tuple[int, int]]) -> None:
+        """Octets received and sent by account id; months older than a year are forgotten."""
+        oldest = f'{int(month[:4]) - 1}{month[4:]}'
+
+        def work(tx: Transaction) -> None:
+            tx.executemany(
+                'INSERT INTO bandwidth SELECT id, ?2, ?3, ?4 FROM accounts WHERE id = ?1'
+                ' ON CONFLICT DO UPDATE SET received = received + excluded.received,'
+                ' sent = sent + excluded.sent',
+                [(account_id, month, *counts) for account_id, counts in octets.items()],
+            )
+            tx.execute('DELETE FROM bandwidth WHERE month < ?', (oldest,))
+
+        self._submit(work)
+
+    def bandwidth(self, account_id: int) -> list[tuple[str, int, int]]:
+        """Month, octets received, sent; newest first."""
+        return self._read(
+            'SELECT month, received, sent FROM bandwidth WHERE account_id = ? ORDER BY month DESC',
+            (account_id,),
+        ).fetchall()
+
     def delete_account(self, account_id: int, *, unused_only: bool = False) -> bool:
         """With everything it owns; False if there is none, or it was used and must not be.
 
@@ -149,6 +171,7 @@ class Accounts(Database):
                 'DELETE FROM mailboxes WHERE account_id = ?',
                 'DELETE FROM subscriptions WHERE account_id = ?',
                 'DELETE FROM metadata WHERE account_id = ?',
+                'DELETE FROM bandwidth WHERE account_id = ?',
             ):
                 tx.execute(statement, (account_id,))
             self._dig(tx, boxes)

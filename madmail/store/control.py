@@ -208,6 +208,27 @@ class Control(Registrations, Exchangers, Shares):
                 (limit,),
             )
 
+    def inbound(self) -> dict[str, tuple[int, int]]:
+        """Messages that came from a domain, and when the last did."""
+        rows = self._execute('SELECT domain, count, last_seen FROM inbound_peers').fetchall()
+        return {domain: (count, last_seen) for domain, count, last_seen in rows}
+
+    def add_inbound(self, counts: Mapping[str, int], now: int, limit: int, oldest: int) -> None:
+        """Only the `limit` that were seen last stay, and of them those seen since `oldest`."""
+        with self._connection:
+            self._execute('BEGIN IMMEDIATE')
+            for domain, count in counts.items():
+                self._execute(
+                    'INSERT INTO inbound_peers VALUES (?, ?, ?) ON CONFLICT DO UPDATE'
+                    ' SET count = count + excluded.count, last_seen = excluded.last_seen',
+                    (domain, count, now),
+                )
+            self._execute(
+                'DELETE FROM inbound_peers WHERE last_seen < ? OR domain NOT IN'
+                ' (SELECT domain FROM inbound_peers ORDER BY last_seen DESC, count DESC LIMIT ?)',
+                (oldest, limit),
+            )
+
     # -- messages, see madmail.delivery.traffic
 
     def traffic(self) -> dict[str, int]:
@@ -253,6 +274,45 @@ class Control(Registrations, Exchangers, Shares):
 
     def remove_endpoint(self, domain: str) -> bool:
         return self._execute('DELETE FROM endpoints WHERE domain = ?', (domain,)).rowcount > 0
+
+    # -- bandwidth
+
+    def add_bandwidth(
+        self, day: int, boot: int, octets: dict[tuple[str, str], int], *, keep: int
+    ) -> None:
+        """Add what sums of the master that started at `boot` have grown by since the last time.
+
+        `day` counts from 1970; days before the last `keep` are forgotten.
+        """
+        self._execute('BEGIN IMMEDIATE')
+        try:
+            rows = self._execute('SELECT service, direction, boot, octets FROM bandwidth_marks')
+            marks = {(row[0], row[1]): (row[2], row[3]) for row in rows.fetchall()}
+            for (service, direction), total in octets.items():
+                last_boot, last = marks.get((service, direction), (boot, 0))
+                grown = total - last if last_boot == boot else total
+                if grown > 0:
+                    self._execute(
+                        'INSERT INTO bandwidth VALUES (?, ?, ?, ?)'
+                        ' ON CONFLICT DO UPDATE SET octets = octets + excluded.octets',
+                        (day, service, direction, grown),
+                    )
+                self._execute(
+                    'INSERT INTO bandwidth_marks VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE'
+                    ' SET boot = excluded.boot, octets = excluded.octets',
+                    (service, direction, boot, total),
+                )
+            self._execute('DELETE FROM bandwidth WHERE day <= ?', (day - keep,))
+            self._execute('COMMIT')
+        except BaseException:
+            self._execute('ROLLBACK')
+            raise
+
+    def bandwidth(self) -> list[tuple[int, str, str, int]]:
+        """Day since 1970, service, direction, octets; in order of day."""
+        return self._execute(
+            'SELECT day, service, direction, octets FROM bandwidth ORDER BY day, service, direction'
+        ).fetchall()
 
     # -- shards
 

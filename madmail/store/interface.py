@@ -254,6 +254,8 @@ class Store(Protocol):
     def record_login(self, account_id: int, day: int) -> None:
         """Queue the new day; does not wait for durability, writes only if changed."""
 
+    def add_bandwidth(self, month: str, octets: dict[int, tuple[int, int]]) -> None: ...
+    def bandwidth(self, account_id: int) -> list[tuple[str, int, int]]: ...
     def delete_account(self, account_id: int, *, unused_only: bool = False) -> bool:
         """With everything it owns; False if there is none, or it was used and must not be."""
 

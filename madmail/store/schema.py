@@ -143,6 +143,14 @@ SHARD: Sequence[Migration] = (
         'ALTER TABLE outbox ADD COLUMN leased_until INTEGER NOT NULL DEFAULT 0',
         'CREATE INDEX outbox_waiting ON outbox (domain)',  # in order of id
     ),
+    (
+        """CREATE TABLE bandwidth (
+            account_id INTEGER NOT NULL,
+            month TEXT NOT NULL,
+            received INTEGER NOT NULL,
+            sent INTEGER NOT NULL,
+            PRIMARY KEY (account_id, month)) WITHOUT ROWID""",
+    ),
 )
 
 CONTROL: Sequence[Migration] = (
@@ -230,6 +238,26 @@ CONTROL: Sequence[Migration] = (
             name TEXT NOT NULL,
             created INTEGER NOT NULL,
             key BLOB NOT NULL) WITHOUT ROWID""",
+    ),
+    (
+        """CREATE TABLE bandwidth (
+            day INTEGER NOT NULL,
+            service TEXT NOT NULL,
+            direction TEXT NOT NULL,
+            octets INTEGER NOT NULL,
+            PRIMARY KEY (day, service, direction)) WITHOUT ROWID""",
+        """CREATE TABLE bandwidth_marks (
+            service TEXT NOT NULL,
+            direction TEXT NOT NULL,
+            boot INTEGER NOT NULL,
+            octets INTEGER NOT NULL,
+            PRIMARY KEY (service, direction)) WITHOUT ROWID""",
+    ),
+    (
+        """CREATE TABLE inbound_peers (
+            domain TEXT PRIMARY KEY,
+            count INTEGER NOT NULL,
+            last_seen INTEGER NOT NULL) WITHOUT ROWID""",
     ),
 )
 

@@ -78,20 +78,20 @@ def get_servers(relay: Relay, body: dict[str, Any]) -> Answer:
     """
     servers = [
         {
-            'domain': domain,
-            'queued_messages': waiting,
-            'failed_http': peer.failed_http,
-            'failed_https': peer.failed_https,
-            'failed_smtp': peer.failed_smtp,
-            'success_http': peer.success_http,
-            'success_https': peer.success_https,
-            'success_smtp': peer.success_smtp,
-            'inbound_deliveries': 0,
-            'successful_deliveries': peer.successes,
-            'mean_latency_ms': round(peer.latency_ms / peer.successes, 1) if peer.successes else 0,
-            'last_active': peer.last_seen,
+            'domain': one.domain,
+            'queued_messages': one.waiting,
+            'failed_http': one.peer.failed_http,
+            'failed_https': one.peer.failed_https,
+            'failed_smtp': one.peer.failed_smtp,
+            'success_http': one.peer.success_http,
+            'success_https': one.peer.success_https,
+            'success_smtp': one.peer.success_smtp,
+            'inbound_deliveries': one.inbound,
+            'successful_deliveries': one.peer.successes,
+            'mean_latency_ms': one.mean_latency_ms,
+            'last_active': one.last_active,
         }
-        for domain, peer, waiting in federation.servers(relay)
+        for one in federation.servers(relay)
     ]
     return Answer(body={'servers': servers, 'total': len(servers)})
 

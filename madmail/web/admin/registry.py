@@ -12,6 +12,7 @@ from types import ModuleType
 
 from madmail.web.admin import (
     accounts,
+    bandwidth,
     blocklist,
     endpoints,
     federation,
@@ -28,6 +29,7 @@ from madmail.web.admin.answer import Handler
 
 FAMILIES: tuple[ModuleType, ...] = (
     accounts,
+    bandwidth,
     blocklist,
     endpoints,
     federation,
