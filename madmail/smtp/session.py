@@ -130,7 +130,7 @@ class SmtpSession:
         self._account_id = account.id if account is not None else 0
         self.dialogue = Dialogue(
             shard.router.policy,
-            shard.hostname,
+            lambda: shard.hostname,
             account.address if account is not None else '',
             helo=state['helo'],
             tls=state['tls'],
@@ -414,4 +414,5 @@ class SmtpSession:
         body = reception.spool.finish()
         if reception.fingerprint is None:
             return router.submit(account, recipients, body)
-        return router.receive(recipients, body, reception.fingerprint.digest())
+        origin = '' if reception.origin is None else verdict.from_address.rpartition('@')[2]
+        return router.receive(recipients, body, reception.fingerprint.digest(), origin)

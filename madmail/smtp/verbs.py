@@ -61,7 +61,7 @@ class Dialogue:
     def __init__(
         self,
         policy: Policy,
-        hostname: str,
+        hostname: Callable[[], str],
         account: str,
         *,
         helo: bytes,
@@ -86,11 +86,11 @@ class Dialogue:
         return (
             b'250-%s\r\n250-PIPELINING\r\n250-SIZE %d\r\n250-8BITMIME\r\n250-SMTPUTF8\r\n'
             b'250-ENHANCEDSTATUSCODES\r\n250 CHUNKING\r\n'
-        ) % (self.hostname.encode(), self.size_limit())
+        ) % (self.hostname().encode(), self.size_limit())
 
     def HELO(self, argument: bytes) -> Reply | bytes:
         said = self._greet(argument)
-        return said if isinstance(said, Reply) else b'250 %s\r\n' % self.hostname.encode()
+        return said if isinstance(said, Reply) else b'250 %s\r\n' % self.hostname().encode()
 
     def _greet(self, argument: bytes) -> bytes | Reply:
         said = grammar.helo(argument, strict=False)
