@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from madmail.account.address import mail_domain
 from madmail.admin.refused import Refused
@@ -105,14 +105,31 @@ def flush_dismissed(relay: Relay) -> None:
 # -- how it goes
 
 
-def servers(relay: Relay) -> list[tuple[str, Peer, int]]:
-    """Domain, counts as of half a minute ago, and messages that wait now; in order of domain."""
+class Server(NamedTuple):
+    """Exchange with one domain; counts are as of half a minute ago."""
+
+    domain: str
+    peer: Peer  # what was sent there
+    waiting: int  # messages, now
+    inbound: int  # messages that came from there, their origin proved
+    last_active: int  # Unix seconds, 0 = never
+
+    @property
+    def mean_latency_ms(self) -> float:
+        return round(self.peer.latency_ms / self.peer.successes, 1) if self.peer.successes else 0
+
+
+def servers(relay: Relay) -> list[Server]:
+    """In order of domain."""
     waiting = queued(relay)
-    peers = dict(relay.control.peers())
-    return [
-        (domain, Peer(**peers.get(domain, {})), waiting[domain])
-        for domain in sorted(waiting.keys() | peers)
-    ]
+    peers = {domain: Peer(**counts) for domain, counts in relay.control.peers()}
+    inbound = relay.control.inbound()
+    found = []
+    for domain in sorted({*waiting, *peers, *inbound}):
+        peer = peers.get(domain, Peer())
+        count, seen = inbound.get(domain, (0, 0))
+        found.append(Server(domain, peer, waiting[domain], count, max(seen, peer.last_seen)))
+    return found
 
 
 def queued(relay: Relay) -> Counter[str]:

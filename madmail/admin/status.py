@@ -43,19 +43,20 @@ def traffic(relay: Relay, told: dict[str, Any]) -> dict[str, int]:
 def peers(relay: Relay) -> dict[str, Any]:
     """Exchange with other relays in sums."""
     found = federation.servers(relay)
-    served = [domain for domain, peer, _ in found if peer.successes]
-    means = [peer.latency_ms / peer.successes for _, peer, _ in found if peer.latency_ms]
+    all_peers = [one.peer for one in found]
+    served = [one.domain for one in found if one.peer.successes]
+    means = [peer.latency_ms / peer.successes for peer in all_peers if peer.latency_ms]
     health = {'perfect': 0, 'federated': 0, 'bad': 0}
-    for _, peer, _ in found:
+    for peer in all_peers:
         if word := _health(peer):
             health[word] += 1
     return {
         'known': len(found),
         'served': len(served),
         'ip_servers': sum(ip_literal(domain.strip('[]')) is not None for domain in served),
-        'outbound': sum(peer.successes for _, peer, _ in found),
-        'queued': sum(waiting for _, _, waiting in found),
-        'failed': sum(_failures(peer) for _, peer, _ in found),
+        'outbound': sum(peer.successes for peer in all_peers),
+        'queued': sum(one.waiting for one in found),
+        'failed': sum(_failures(peer) for peer in all_peers),
         'mean_latency_ms': round(sum(means) / len(means)) if means else 0,
         'health': health,
     }

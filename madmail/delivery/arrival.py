@@ -71,8 +71,13 @@ class Desk(Protocol):
 
     def spool(self) -> Spool: ...
 
-    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
-        """To accounts of this relay; returns when it is durable.  Raises ShardUnavailable."""
+    def receive(
+        self, body: Body, recipients: list[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
+        """To accounts of this relay; returns when it is durable.  Raises ShardUnavailable.
+
+        `origin` is the author's domain, if it was proved.
+        """
 
     def hold(self, sender: str, body: Body, recipients: list[str], message_id: bytes) -> Reply:
         """To go on to other relays; as above."""
@@ -143,7 +148,11 @@ class Arrival:
         if self._origin is not None and (refusal := self._origin.finish()):
             return Refusal(Stage.ORIGIN, refusal)
         # Who is not shown as the author gets no report either, he may have nothing to do with it.
-        reply = self._store('' if verdict.null_sender else self._reverse_path)
+        domain = verdict.from_address.rpartition('@')[2]
+        reply = self._store(
+            '' if verdict.null_sender else self._reverse_path,
+            '' if self._origin is None else domain,
+        )
         return None if reply is None or reply.positive else Refusal(Stage.STORE, reply)
 
     def discard(self) -> None:
@@ -159,7 +168,7 @@ class Arrival:
         self._carried_id.update(octets)
         self._kept.append(octets)
 
-    def _store(self, sender: str) -> Reply | None:
+    def _store(self, sender: str, origin: str) -> Reply | None:
         """The first reply that is not good.  All may be repeated."""
         desk = self._desk
         reply = None
@@ -170,7 +179,9 @@ class Arrival:
                 if not reply.positive:
                     return reply
             if self._local:
-                reply = desk.receive(self._kept.finish(), self._local, self._local_id.digest())
+                reply = desk.receive(
+                    self._kept.finish(), self._local, self._local_id.digest(), origin
+                )
         except ShardUnavailable:
             return TROUBLE
         return reply

@@ -105,8 +105,10 @@ class PullDesk:
     def spool(self) -> Spool:
         return Spool(self._spools)
 
-    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
-        return self._clients.receive_anywhere(body, recipients, message_id)
+    def receive(
+        self, body: Body, recipients: list[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
+        return self._clients.receive_anywhere(body, recipients, message_id, origin)
 
     def hold(self, sender: str, body: Body, recipients: list[str], message_id: bytes) -> Reply:
         return self._clients.hold(sender, body, recipients, message_id)

@@ -134,9 +134,13 @@ class Router:
         return QUEUED
 
     def receive(
-        self, recipients: Sequence[str], body: Body, message_id: bytes | None = None
+        self,
+        recipients: Sequence[str],
+        body: Body,
+        message_id: bytes | None = None,
+        origin: str = '',
     ) -> Reply:
-        """Mail from elsewhere to local accounts.
+        """Mail from elsewhere to local accounts; `origin` is its author's domain, if proved.
 
         With a `message_id` of ID_LENGTH octets, the same message for the same
         recipients may be given to any shard of the relay once more, within a
@@ -159,7 +163,7 @@ class Router:
             return TROUBLE
         if not fate.stored and any(outcome is Outcome.OVER_QUOTA for _, outcome in fate.failed):
             return FULL
-        self.traffic.received += 1
+        self.traffic.arrived(origin)
         self.durable.observe(perf_counter() - began)
         return QUEUED
 

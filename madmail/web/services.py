@@ -111,12 +111,14 @@ class Services:
     def spool(self) -> Spool:
         return Spool(self._spools)
 
-    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
+    def receive(
+        self, body: Body, recipients: list[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
         """Judged mail from elsewhere to local recipients, by any shard that answers.
 
         Raises ShardUnavailable when none does.
         """
-        return self.clients.receive_anywhere(body, recipients, message_id)
+        return self.clients.receive_anywhere(body, recipients, message_id, origin)
 
     def hold(self, sender: str, body: Body, recipients: list[str], message_id: bytes) -> Reply:
         """Judged mail from elsewhere to other relays.  Raises ShardUnavailable."""

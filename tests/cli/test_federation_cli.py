@@ -101,10 +101,13 @@ def test_the_switch(shell: Shell) -> None:
 def test_traffic_by_destination(shell: Shell) -> None:
     control = Control(load(shell.config)['state_dir'])
     control.set_peers([('other.example', {**asdict(Peer(3, 1, 1, 5, 2, 4)), 'last_seen': 1})], 10)
-    assert shell.data('federation', 'status')['traffic'] == [
+    control.add_inbound({'other.example': 7, '[192.0.2.1]': 1}, 1_700_000_000, 10, 0)
+    _, found = shell.data('federation', 'status')['traffic']
+    assert [found] == [
         {
             'domain': 'other.example',
             'successful_deliveries': 5,
+            'inbound_deliveries': 7,
             'queued_messages': 0,
             'failed_https': 5,
             'failed_http': 2,
@@ -112,6 +115,24 @@ def test_traffic_by_destination(shell: Shell) -> None:
         }
     ]
     assert 'other.example' in shell('federation', 'status')[1]
+    servers = shell.data('federation', 'servers')
+    assert servers['total'] == 2
+    assert servers['servers'][0]['domain'] == '[192.0.2.1]'
+    assert servers['servers'][1] == {
+        'domain': 'other.example',
+        'successful_deliveries': 5,
+        'inbound_deliveries': 7,
+        'queued_messages': 0,
+        'success_https': 3,
+        'success_http': 1,
+        'success_smtp': 1,
+        'failed_https': 5,
+        'failed_http': 2,
+        'failed_smtp': 4,
+        'mean_latency_ms': 0.0,
+        'last_active': 1_700_000_000,
+    }
+    assert 'other.example' in shell('federation', 'servers')[1]
 
 
 def test_the_command_line_wins_over_the_file(shell: Shell) -> None:

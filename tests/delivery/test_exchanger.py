@@ -253,7 +253,9 @@ class Desk:
     def spool(self) -> Spool:
         return Spool(self.directory)
 
-    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
+    def receive(
+        self, body: Body, recipients: list[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
         reply = self.replies.pop(0) if self.replies else OK
         if reply.positive:
             self.received.append((tuple(recipients), body.read(), message_id))

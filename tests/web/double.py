@@ -40,11 +40,13 @@ class TestingServices(Services):
             domain=OWN,
         )
 
-    def receive(self, body: Body, recipients: list[str], message_id: bytes) -> Reply:
+    def receive(
+        self, body: Body, recipients: list[str], message_id: bytes, origin: str = ''
+    ) -> Reply:
         if self.away:
             raise ShardUnavailable('away')
         self.received.append((recipients, message_id))
-        return self.router.receive(recipients, body, message_id)
+        return self.router.receive(recipients, body, message_id, origin)
 
 
 class Room:

@@ -56,7 +56,7 @@ def test_recipients_are_known_in_every_spelling(room: Room, spelling: str) -> No
 def test_literals_are_known_with_and_without_brackets(tmp_path: Path, domain: str) -> None:
     room = Room(tmp_path, Settings.defaults(domain='192.0.2.1'))
     seen = []
-    room.services.receive = lambda body, names, ident: (  # type: ignore[method-assign]
+    room.services.receive = lambda body, names, ident, origin: (  # type: ignore[method-assign]
         seen.append(names) or Reply(250, '', 'Ok')
     )
     assert room.post(MESSAGE, f'Bob@{domain}')[0] == 200
@@ -313,9 +313,9 @@ def test_a_large_message_goes_through_a_file_that_is_removed(room: Room) -> None
     seen = []
     receive = room.services.receive
 
-    def spy(message, names, ident):  # type: ignore[no-untyped-def]
+    def spy(message, names, ident, origin):  # type: ignore[no-untyped-def]
         seen.append(len(list(room.spools.rglob('spool/*'))))
-        return receive(message, names, ident)
+        return receive(message, names, ident, origin)
 
     room.services.receive = spy  # type: ignore[method-assign]
     assert room.post(body, BOB)[0] == 200

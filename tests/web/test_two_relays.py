@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import smtplib
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -101,3 +103,22 @@ def test_dismissed_mail_vanishes_without_a_word(pair: tuple[WebRelay, WebRelay])
         assert len(wait_for(inbox, 1)) == 1
     with ours.imap(*alice) as inbox:
         assert wait_for(inbox, 0) == []
+
+
+def test_who_sent_is_counted_when_the_origin_was_proved(room: Path) -> None:
+    """By /mxdeliv and port 25; what is refused for its origin counts nowhere."""
+    with WebRelay(room) as relay:
+        bob, _ = relay.account()
+        for number in range(3):
+            sender = f'fay{number % 2}@[192.0.2.9]'
+            assert relay.post(mail.encrypted(sender, bob), bob, sender=sender)[0] == 200
+        for sender in ('eve@named.example', f'eve@{relay.domain}'):
+            assert relay.post(mail.encrypted(sender, bob), bob, sender=sender)[0] in (400, 403)
+        with smtplib.SMTP('127.0.0.1', relay.ports['smtp'], timeout=20) as client:
+            sender = 'gil@[IPv6:2001:db8::9]'
+            client.sendmail(sender, [bob], mail.encrypted(sender, bob))
+    servers = json.loads(relay.cli('--json', 'federation', 'servers').stdout)['data']['servers']
+    assert [(one['domain'], one['inbound_deliveries']) for one in servers] == [
+        ('[192.0.2.9]', 3),
+        ('[ipv6:2001:db8::9]', 1),
+    ]

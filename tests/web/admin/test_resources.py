@@ -190,10 +190,10 @@ def test_servers(desk: Desk) -> None:
         'success_http': 2,
         'success_https': 0,
         'success_smtp': 0,
-        'inbound_deliveries': 0,
+        'inbound_deliveries': 3,
         'successful_deliveries': 2,
         'mean_latency_ms': 50.0,
-        'last_active': 1_700_000_000,
+        'last_active': 1_700_000_005,
     }
     assert listed['servers'][1]['queued_messages'] == 4
 
@@ -210,6 +210,7 @@ def _exchange(desk: Desk) -> None:
         ],
         10,
     )
+    desk.relay.control.add_inbound({'[192.0.2.1]': 3}, seen + 5, 10, 0)
     desk.relay.waiting = {'bad.example': 4, 'shard:0:' + '00' * 16: 9}
 
 
