@@ -33,6 +33,8 @@ from madmail.store.spool import FileBody, MemoryBody
 
 CONNECT_TIME = 5.0  # seconds a call waits for a shard that is being replaced
 CALL_TIME = 20.0  # seconds for an answer
+ROUNDS = 2  # times that the shards are asked to take a message
+ROUND_PAUSE = 0.2  # seconds between
 OPEN_LIMIT = 10_000  # calls of one connection under way
 
 
@@ -194,15 +196,19 @@ class ShardClients:
         """The same by any shard that answers.  Raises ShardUnavailable when none does.
 
         All are asked under one id, so a shard that took the message and could not
-        say so does no harm.
+        say so does no harm.  They are asked twice, because at a reload all of them
+        may be replaced at once.
         """
         first = shard_of(recipients[0], len(self.clients))
-        for step in range(len(self.clients)):
-            try:
-                shard = (first + step) % len(self.clients)
-                return self.receive(shard, body, recipients, message_id, origin)
-            except ShardUnavailable:
-                continue
+        for turn in range(ROUNDS):
+            if turn:
+                gevent.sleep(ROUND_PAUSE)
+            for step in range(len(self.clients)):
+                try:
+                    shard = (first + step) % len(self.clients)
+                    return self.receive(shard, body, recipients, message_id, origin)
+                except ShardUnavailable:
+                    continue
         raise ShardUnavailable('no shard answers')
 
     def hold(self, sender: str, body: Body, recipients: Sequence[str], message_id: bytes) -> Reply:
@@ -211,17 +217,21 @@ class ShardClients:
         Raises ShardUnavailable.  May be repeated: the message's id names the shard.
         """
         shard = int.from_bytes(message_id[:4], 'big') % len(self.clients)
-        try:
-            code, enhanced, text, cause, fault = self.clients[shard].call(
-                'outbox_hold',
-                sender=sender,
-                recipients=list(recipients),
-                message_id=message_id,
-                **body_fields(body),
-            )
-        except CallRefused as refused:
-            raise ShardUnavailable(refused.word) from None
-        return Reply(code, enhanced, text, cause, Fault(fault))
+        for turn in range(ROUNDS):
+            if turn:
+                gevent.sleep(ROUND_PAUSE)
+            try:
+                code, enhanced, text, cause, fault = self.clients[shard].call(
+                    'outbox_hold',
+                    sender=sender,
+                    recipients=list(recipients),
+                    message_id=message_id,
+                    **body_fields(body),
+                )
+            except (ShardUnavailable, CallRefused):
+                continue
+            return Reply(code, enhanced, text, cause, Fault(fault))
+        raise ShardUnavailable('the shard does not answer')
 
 
 class CallServer:
