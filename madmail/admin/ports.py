@@ -14,7 +14,7 @@ from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Address
 from madmail.settings.declarations import SETTINGS
-from madmail.settings.kinds import Addresses
+from madmail.settings.network_kinds import Addresses
 
 _NAMES = {'submissions': 'submission-tls', 'imaps': 'imap-tls', 'turns': 'turn-tls'}
 

@@ -1,0 +1,143 @@
+"""Settings of the host: domain, directories, listeners, certificates, processes."""
+
+from __future__ import annotations
+
+from madmail.settings.kinds import (
+    Address,
+    Choice,
+    CountOrAuto,
+    Duration,
+    FilePath,
+    LogTarget,
+    RequiredPath,
+    Text,
+)
+from madmail.settings.network_kinds import Addresses, Domain, Url
+from madmail.settings.setting import LIVE, RELOAD, RESTART, declare
+
+declare(
+    'domain',
+    Domain(),
+    'localhost',
+    'The mail domain: the part of the addresses behind the @. An IP address makes addresses of '
+    'the form user@[203.0.113.5].',
+    applies=RESTART,
+)
+declare(
+    'state_dir',
+    RequiredPath(),
+    './data',
+    'Directory of everything that is kept: databases, large messages, keys. Made at the first '
+    'start. A relative path in a configuration file is beside that file.',
+    applies=RESTART,
+)
+declare(
+    'user',
+    Text(),
+    '',
+    'User the processes run as when started as root. Empty: the user madmail if there is one.',
+    applies=RESTART,
+)
+LISTENERS = {
+    'smtp': (25, 'Mail from other relays; STARTTLS.'),
+    'submission': (587, 'Mail from users; STARTTLS.'),
+    'submissions': (465, 'Mail from users; TLS from the first octet.'),
+    'imap': (143, 'Mailboxes; STARTTLS.'),
+    'imaps': (993, 'Mailboxes; TLS from the first octet.'),
+    'http': (80, 'Web pages, federation, certificate challenges.'),
+    'https': (443, 'Web pages and federation over TLS.'),
+}
+for _name, (_port, _doc) in LISTENERS.items():
+    declare(f'listen.{_name}', Addresses(_port), (Address('0.0.0.0', _port),), _doc, applies=RELOAD)
+declare(
+    'listen.metrics',
+    Addresses(9180),
+    (),
+    'Figures for Prometheus at /metrics, in plain HTTP and without a password: for a loopback or '
+    'private address only, such as 127.0.0.1:9180. Empty: nowhere.',
+    applies=RELOAD,
+)
+declare(
+    'tls.mode',
+    Choice('self_signed', 'acme', 'file'),
+    'self_signed',
+    'self_signed makes a certificate in the state directory; acme obtains one; file uses '
+    'cert_file and key_file.',
+    applies=RELOAD,
+)
+declare(
+    'tls.cert_file',
+    FilePath(),
+    '',
+    'PEM file with the certificate and its chain (mode file).',
+    applies=RELOAD,
+)
+declare(
+    'tls.key_file', FilePath(), '', 'PEM file with the private key (mode file).', applies=RELOAD
+)
+declare(
+    'database',
+    Url('sqlite', 'postgresql', 'postgres'),
+    'sqlite',
+    'sqlite keeps everything in the state directory; postgresql://user@host/name uses a server.',
+    applies=RESTART,
+)
+declare(
+    'bus',
+    Url('embedded', 'redis', 'rediss', 'unix'),
+    'embedded',
+    'embedded carries events between the processes of this host; redis://host between hosts.',
+    applies=RESTART,
+)
+declare(
+    'processes.gates',
+    CountOrAuto(1, 16),
+    'auto',
+    'Processes that hold the connections (TLS, login). auto: one a core, at most 8.',
+    applies=RELOAD,
+)
+declare(
+    'processes.shards',
+    CountOrAuto(1, 64),
+    'auto',
+    'Processes that hold the accounts. auto: one for every core but one, at least one, at most '
+    '8. Fixed once the state directory exists.',
+    applies=RESTART,
+)
+declare(
+    'processes.web',
+    CountOrAuto(1, 32),
+    'auto',
+    'Web workers. auto: one; above two cores one for every two, at most 4.',
+    applies=RELOAD,
+)
+declare(
+    'master.heartbeat',
+    Duration(2, 3600),
+    20,
+    'A process that does no work for this long is killed and replaced.',
+    applies=RELOAD,
+    unit='seconds',
+)
+declare(
+    'master.grace',
+    Duration(0, 3600),
+    10,
+    'How long a stopping relay waits for its processes to finish.',
+    applies=RELOAD,
+    unit='seconds',
+)
+declare(
+    'log',
+    LogTarget(),
+    'off',
+    'off, stderr or a file. The log never holds addresses, IP addresses, subjects or message ids.',
+    applies=LIVE,
+)
+declare(
+    'log_level',
+    Choice('error', 'warning', 'info', 'debug'),
+    'info',
+    'The least important events that are logged.',
+    applies=LIVE,
+)
