@@ -276,7 +276,9 @@ class Driver:
         """Indices of the messages a set names; of those whose UID is known, if by UID."""
         values = [m[0] for m in naive.messages] if uid else list(range(1, len(naive.messages) + 1))
         found = set()
-        last = values[-1] if values and values[-1] is not None else 0
+        last = values[-1] if values else 0
+        if last is None:
+            last = 1 << 32  # a UID it does not know yet is above all that it knows
         for part in numbers.split(','):
             ends = [last if n == '*' else int(n) for n in part.split(':')]
             low, high = min(ends), max(ends)
