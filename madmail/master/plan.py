@@ -123,7 +123,7 @@ WEB_LISTENERS = ('http', 'https', 'metrics')
 SHARD = Kind('shard', 'madmail.shard.process:Shard', Renewal.TAKEOVER, own_listener=True)
 GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTENERS)
 WEB = Kind('web', 'madmail.web.process:WebRole', Renewal.OVERLAP, WEB_LISTENERS)
-COURIER = Kind('courier', 'madmail.delivery.courier:CourierRole', Renewal.AFTER)
+COURIER = Kind('courier', 'madmail.delivery.process:CourierRole', Renewal.AFTER)
 
 
 def cores() -> int:

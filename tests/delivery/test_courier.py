@@ -12,9 +12,10 @@ import pytest
 
 from madmail.delivery import courier as courier_module
 from madmail.delivery import outbox as outbox_module
-from madmail.delivery.courier import Courier, CourierRole, Transport
+from madmail.delivery.courier import Courier, Transport
 from madmail.delivery.destination import Parked, parked
 from madmail.delivery.outbox import ShardOutbox, ToShard
+from madmail.delivery.process import CourierRole
 from madmail.delivery.relaying import Unreachable
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable
@@ -662,7 +663,7 @@ class FakeContext:
 def test_the_role_wakes_at_an_announcement(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     relay = Relay()
     clients = [FakeClient(n, store) for n, store in enumerate(relay.stores)]
-    monkeypatch.setattr(courier_module, 'ShardClient', lambda state_dir, n: clients[n])
+    monkeypatch.setattr('madmail.delivery.process.ShardClient', lambda state_dir, n: clients[n])
     context = FakeContext(tmp_path)
     role = CourierRole(context)  # type: ignore[arg-type]
     role.start()
