@@ -65,11 +65,16 @@ def hostname(settings: Settings) -> str:
 
 
 def ehlo_name(settings: Settings) -> str:
-    """The same as the argument of EHLO, an address in brackets (RFC 5321 4.1.3)."""
-    if settings['relay.hostname']:
-        return hostname(settings)
-    domain = mail_domain(settings['domain'])
-    return domain if not domain.startswith('[ipv6:') else '[IPv6:' + domain[6:]
+    """The same as SMTP says it, in EHLO and in greetings."""
+    return smtp_name(hostname(settings))
+
+
+def smtp_name(host: str) -> str:
+    """A host as SMTP says it, an address in brackets (RFC 5321 4.1.3)."""
+    ip = ip_literal(host)
+    if ip is None:
+        return host
+    return f'[{ip}]' if ip.version == 4 else f'[IPv6:{inet_ntop(AF_INET6, ip.packed)}]'
 
 
 def split(address: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ follows.  Lines end in CRLF and nothing else (see `madmail.smtp.grammar`).
 
 from __future__ import annotations
 
-from madmail.account.address import hostname
+from madmail.account.address import ehlo_name
 from madmail.gate.dialogue import (
     FAILURE_DELAY,
     FREE_FAILURES,
@@ -65,7 +65,7 @@ class SmtpDialogue:
 
     def __init__(self, settings: Settings, inbound: bool) -> None:
         self._settings = settings
-        self._hostname = _octets(hostname(settings))
+        self._hostname = _octets(ehlo_name(settings))
         self._inbound = inbound
         self._bad = 0
         self._failures = 0

@@ -14,6 +14,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from madmail import log
+from madmail.account.address import smtp_name
 from madmail.account.limits import message_size
 from madmail.delivery.router import fingerprint
 from madmail.message.inspection import Direction, Inspection, Rules
@@ -130,7 +131,7 @@ class SmtpSession:
         self._account_id = account.id if account is not None else 0
         self.dialogue = Dialogue(
             shard.router.policy,
-            lambda: shard.hostname,
+            lambda: smtp_name(shard.hostname),
             account.address if account is not None else '',
             helo=state['helo'],
             tls=state['tls'],

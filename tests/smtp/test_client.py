@@ -39,7 +39,7 @@ class Server:
     the server.  `seen` are the lines of all connections, `mails` the messages.
     """
 
-    def __init__(self, *extensions: str) -> None:
+    def __init__(self, *extensions: str, listener: socket.socket | None = None) -> None:
         self.extensions = list(extensions)
         self.answers: dict[str, bytes | Callable[[Server], bytes] | None] = {}
         self.greeting: bytes | None = b'220 two.example ESMTP\r\n'
@@ -50,7 +50,7 @@ class Server:
         self.tls: SSLContext | None = None
         self.after_starttls = b''
         self.cut_after = -1  # octets of a message
-        self._server = StreamServer(('127.0.0.1', 0), self._serve)
+        self._server = StreamServer(listener or ('127.0.0.1', 0), self._serve)
         self._server.start()
 
     @property

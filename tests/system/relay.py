@@ -82,6 +82,8 @@ def client_tls() -> ssl.SSLContext:
 class Relay:
     """One relay in `directory`; `options` are laid over the test configuration."""
 
+    host = '127.0.0.1'  # where it listens
+
     def __init__(
         self,
         directory: Path,
@@ -99,10 +101,11 @@ class Relay:
         self.mark = secrets.token_hex(8)
         self.environment = environment or {}
         self.ports = dict(zip(LISTENERS, free_ports(len(LISTENERS)), strict=True))
+        at = f'[{self.host}]' if ':' in self.host else self.host
         base: dict[str, Any] = {
             'domain': 'chat.example',
             'state_dir': str(self.state_dir),
-            'listen': {name: [f'127.0.0.1:{port}'] for name, port in self.ports.items()},
+            'listen': {name: [f'{at}:{port}'] for name, port in self.ports.items()},
             'tls': {'mode': 'self_signed'},
             'processes': {'gates': 1, 'shards': 2},
             'limits': dict(OPEN_LIMITS),
@@ -278,7 +281,7 @@ class Relay:
     # -- clients
     def connect(self, name: str, timeout: float = 20.0) -> socket.socket:
         """A socket to the named listener, in TLS where the port is, with the greeting seen."""
-        plain = socket.create_connection(('127.0.0.1', self.ports[name]), timeout)
+        plain = socket.create_connection((self.host, self.ports[name]), timeout)
         try:
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             stream: socket.socket = plain
@@ -304,7 +307,7 @@ class Relay:
 
     def imap(self, address: str, password: str, timeout: float = 20.0) -> imaplib.IMAP4_SSL:
         client = imaplib.IMAP4_SSL(
-            '127.0.0.1', self.ports['imaps'], ssl_context=client_tls(), timeout=timeout
+            self.host, self.ports['imaps'], ssl_context=client_tls(), timeout=timeout
         )
         try:
             client.login(address, password)
@@ -315,7 +318,7 @@ class Relay:
 
     def smtp(self, address: str, password: str, timeout: float = 20.0) -> smtplib.SMTP_SSL:
         client = smtplib.SMTP_SSL(
-            '127.0.0.1', self.ports['submissions'], context=client_tls(), timeout=timeout
+            self.host, self.ports['submissions'], context=client_tls(), timeout=timeout
         )
         try:
             client.login(address, password)
