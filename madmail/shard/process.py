@@ -69,6 +69,7 @@ class Shard:
         self.sessions = Sessions(lambda: self.settings['limits.sessions_per_account'])
         self._watchers: list[Any] = []
         self._resume: Any = None
+        self._last_words: dict[str, Any] | None = None
 
     @property
     def hostname(self) -> str:
@@ -171,11 +172,14 @@ class Shard:
         self.sessions.stop()
         self.ledger.stop()
         self.bandwidth.stop()
+        self._last_words = self.statistics()  # asked for once more when the store is closed
         self.store.close()
         if bequest is not None:
             bequest.close()
 
     def statistics(self) -> dict[str, Any]:
+        if self._last_words is not None:
+            return self._last_words
         return {
             'accounts': self.store.account_count(),
             'connections': len(self.sessions),
