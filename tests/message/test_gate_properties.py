@@ -36,7 +36,7 @@ VALUES = {
     b'to': rb'"hidden-recipients": ;|[!-~]+@[!-~]+( [!-~]+@[!-~]+)*',
     b'content-type': rb'[^ ]+; ?protocol="?[^" ]+"?;\s*boundary="?[^"]+"?;?|'
     rb'multipart/mixed;\s*boundary="?[^"]+"?;?',
-    b'autocrypt': rb'addr=[^;]+;( prefer-encrypt=[a-z]+;)?\s*keydata=[A-Za-z0-9+/=\s]+',
+    b'autocrypt': rb'addr=[^;]+;(\s*prefer-encrypt=[a-z]+;)?\s*keydata=[A-Za-z0-9+/=\s]+',
     b'auto-submitted': rb'[a-z-]+',
     b'chat-disposition-notification-to': rb'<?alice@example\.org>?',
     b'secure-join': rb'[a-zA-Z0-9_-]+',
