@@ -81,15 +81,17 @@ def one(relay: Relay, name: str) -> dict[str, Any]:
 def change(relay: Relay, name: str, text: str | None) -> dict[str, Any]:
     """Set one of ours, None = back to what the file or default says; as `one` tells it.
 
-    Refused: missing, invalid, forbidden, failed, busy.  A row that nothing here knows
-    (of another version) can be removed.
+    Refused: missing, invalid, forbidden, failed, busy.  A row that can never count
+    (of another version, or of what only the file says) can be removed.
     """
-    if name not in SETTINGS:
-        if text is None and relay.control.remove_setting(name):
-            relay.publish('settings', {})
-            return {'name': name, 'value': '', 'source': 'none', 'applies': 'never'}
+    known = SETTINGS.get(name)
+    countless = known is None or not known.storable
+    if text is None and countless and relay.control.remove_setting(name):
+        relay.publish('settings', {})
+        return {'name': name, 'value': '', 'source': 'none', 'applies': 'never'}
+    if known is None:
         raise Refused('missing', unknown(name))
-    if not SETTINGS[name].storable:
+    if not known.storable:
         raise Refused('forbidden', f'{name} is set in the configuration file only')
     write(relay, name, text)
     return _told(relay, name)

@@ -77,7 +77,7 @@ def reset(invocation: Invocation) -> Result:
 
 
 def _source(one: dict[str, Any]) -> str:
-    return {'live': 'you', 'file': 'file', 'default': 'default'}[one['source']]
+    return {'live': 'you', 'none': 'nobody'}.get(one['source'], str(one['source']))
 
 
 def _when(access: Access, one: dict[str, Any]) -> str:

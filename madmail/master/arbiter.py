@@ -117,6 +117,9 @@ class Arbiter:
         settings = self.settings
         process.name_process('madmail')
         process.raise_limits()
+        for name, only in (('database', 'sqlite'), ('bus', 'embedded')):
+            if settings[name] != only:
+                raise Stop(exits.CONFIGURATION, f'{name}: this version has {only} only')
         self.user = identity(settings['user'])
         self.state = prepare(
             settings['state_dir'], settings['processes.shards'], auto_shards(), self.user

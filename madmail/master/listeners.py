@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -78,10 +79,14 @@ class Listeners:
         ]
 
     def keep(self, settings: Settings, names: Iterable[str]) -> None:
-        """Close what `settings` does not want any more."""
+        """Close what `settings` does not want any more, for the children that hold it as well."""
         wanted = {(name, a) for name in names for a in _addresses(settings, name)}
         for key in [key for key in self._sockets if key not in wanted]:
-            self._sockets.pop(key).close()
+            listener = self._sockets.pop(key)
+            with contextlib.suppress(OSError):  # a datagram socket has nothing to shut down
+                # A retiring child would accept until it has heard of it.
+                listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
 
     def addresses(self) -> list[tuple[str, Address]]:
         """What is bound, with the ports the kernel chose for port 0."""

@@ -12,7 +12,7 @@ from madmail.master.exits import STATE, Stop
 from madmail.master.plan import Kind, Renewal
 from madmail.master.post import Post
 from madmail.settings import Settings, overlay
-from madmail.settings.declarations import SETTINGS, Applies
+from madmail.settings.declarations import SETTINGS, Applies, Setting
 from madmail.store.control import Control
 from madmail.store.schema import NewerVersion
 
@@ -135,6 +135,11 @@ def mark(state_dir: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
+def reloads(setting: Setting) -> bool:
+    """Whether a row of it is looked at when the configuration is loaded, and not else."""
+    return setting.storable and not setting.live
+
+
 def look(arbiter: Arbiter) -> None:
     """Notice a change that nobody told of."""
     seen = mark(arbiter.state.path)
@@ -152,9 +157,9 @@ def switch(arbiter: Arbiter) -> None:
         return  # who starts next will say so
     unusable = overlay(settings, stored)
     arbiter.stored.update({n: t for n, t in stored.items() if n in SETTINGS and SETTINGS[n].live})
-    for name in [n for n in arbiter.unusable if n in SETTINGS and SETTINGS[n].live]:
-        del arbiter.unusable[name]
-    arbiter.unusable.update(unusable)
+    # Those that apply on reload stay as they were found then.
+    kept = {n: why for n, why in arbiter.unusable.items() if n in SETTINGS and reloads(SETTINGS[n])}
+    arbiter.unusable = {**unusable, **kept}
     if arbiter.logging != (settings['log'], settings['log_level']):
         try:
             follow_log(arbiter, settings)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from madmail.master import control
+from madmail.master import control, exits
 from madmail.store.control import Control
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -683,3 +683,12 @@ def test_all_processes_follow_the_log(relay: Relay, tmp_path: Path) -> None:
         stored(relay, 'log', None)
         control.ask(relay.state, {'command': 'publish', 'topic': 'settings', 'data': {}})
         until(lambda: open_in() == 0, 'nobody has it open')
+
+
+@pytest.mark.parametrize('line', ['database: postgresql://x@h/n', 'bus: redis://h'])
+def test_what_there_is_not_is_refused_and_not_ignored(relay: Relay, line: str) -> None:
+    relay.write(f'{line}\n{CONFIG.format(port=relay.port, burst=1, grace=5)}')
+    relay.launch()
+    code, errors = relay.end()
+    assert code == exits.CONFIGURATION
+    assert f'{line.partition(":")[0]}: this version has' in errors
