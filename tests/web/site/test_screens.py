@@ -65,7 +65,7 @@ def test_pictures(relay: WebRelay, tmp_path: Path, language: str, screen: str) -
     kept = Path(os.environ.get('MADMAIL_SCREENS') or tmp_path)
     kept.mkdir(parents=True, exist_ok=True)
     width, height = SIZES[screen]
-    pages = PAGES if language == 'en' else {'start': '/'}
+    pages = PAGES if language == 'en' or screen == 'phone' else {'start': '/'}
     for name, path in pages.items():
         picture = kept / f'{name}-{language}-{screen}.png'
         url = f'http://127.0.0.1:{relay.web["http"]}{path}?lang={language}'
