@@ -153,16 +153,6 @@ class Access:
                 yield from page
                 after = page[-1]['address']
 
-    def outbox(self) -> Iterator[dict[str, Any]]:
-        """What waits for other relays, shard by shard."""
-        return (entry for _, entry in self.queue())
-
-    def queue(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The same with the shard of each entry."""
-        for shard in range(self.shards):
-            for entry in self._call(shard, 'outbox_list'):
-                yield shard, entry
-
     def call_shard(self, shard: int, method: str, **params: Any) -> Any:
         """Call a method of a shard."""
         return self._call(shard, method, **params)
