@@ -6,13 +6,19 @@ this list, which is declared in the modules named here.
 
 from __future__ import annotations
 
-from madmail.settings import declared_exchange, declared_host, declared_users, declared_web
+from madmail.settings import (
+    declared_exchange,
+    declared_host,
+    declared_realtime,
+    declared_users,
+    declared_web,
+)
 from madmail.settings.declared_host import LISTENERS
 from madmail.settings.setting import LIVE, RELOAD, RESTART, SECTIONS, SETTINGS, Applies, Setting
 
 __all__ = ['LISTENERS', 'LIVE', 'RELOAD', 'RESTART', 'SECTIONS', 'SETTINGS', 'Applies', 'Setting']
 
-DECLARED = (declared_host, declared_users, declared_exchange, declared_web)
+DECLARED = (declared_host, declared_users, declared_exchange, declared_web, declared_realtime)
 
 # In the order of their sections, in whatever order the modules came to be imported.
 _SECTION = {name: index for index, name in enumerate(SECTIONS)}

@@ -34,6 +34,7 @@ from madmail.imap.compress import Compressed
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
 from madmail.master.child import ChildContext
+from madmail.realtime.presence import Presence
 from madmail.shard.bandwidth import Bandwidth
 from madmail.shard.calls import ShardClients
 from madmail.shard.handoff import Bequest, Inheritance
@@ -129,6 +130,7 @@ class Shard:
             forget=self.accounts.forget,
         )
         self.store.observer = self._observe
+        self.presence = Presence(self.context.bus)
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
         subscribe('blocklist', lambda data: self.blocklist.reload())

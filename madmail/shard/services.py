@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from madmail.delivery.origin import Origins
     from madmail.delivery.router import Router
     from madmail.imap.mailbox import OpenMailboxes
+    from madmail.realtime.presence import Presence
     from madmail.settings import Settings
     from madmail.store.interface import Store
     from madmail.store.spool import Spool
@@ -27,6 +28,7 @@ class ShardServices(Protocol):
     origin: Origins  # makes the check of where a message comes from
     accounts: Accounts
     boxes: OpenMailboxes
+    presence: Presence  # of the services beside the mail
 
     def spool(self) -> Spool:
         """A new, empty spool in this shard's directory."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from madmail.imap import responses
 from madmail.imap.commands.registry import capability, command
@@ -40,16 +40,16 @@ DAY = 86400  # seconds
 _TOKEN = re.compile(rb'[\x21-\x7e]+\Z')
 
 
-def _text(name: str) -> Callable[[Any], bytes]:
-    return lambda settings: str(settings[name]).encode().replace(b'\0', b'')
+def _text(name: str) -> Callable[[ImapSession], bytes]:
+    return lambda session: str(session.shard.settings[name]).encode().replace(b'\0', b'')
 
 
-def _recipients(settings: Any) -> bytes:
-    return b'%d' % (settings['limits.max_recipients'] or 0xFFFFFFFF)
+def _recipients(session: ImapSession) -> bytes:
+    return b'%d' % (session.shard.settings['limits.max_recipients'] or 0xFFFFFFFF)
 
 
-# Entry of the server: its value from the settings, b'' for none.
-SERVER_ENTRIES: dict[str, Callable[[Any], bytes]] = {
+# Entry of the server: its value for the client that asks, b'' for none.
+SERVER_ENTRIES: dict[str, Callable[[ImapSession], bytes]] = {
     '/shared/comment': _text('relay.comment'),
     '/shared/admin': _text('relay.admin'),
     # Without it clients split large groups into several mails and register no push tokens.
@@ -66,7 +66,7 @@ def get_metadata(session: ImapSession, command: Command) -> bytes:
     tokens = known.pop(DEVICE_TOKEN, None)
     if not arguments.mailbox:
         for entry, read in SERVER_ENTRIES.items():
-            value = read(session.shard.settings)
+            value = read(session)
             if value:
                 known[entry] = value
     found: dict[str, bytes] = {}
