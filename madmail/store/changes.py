@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from madmail.store.commit import Transaction, Work
@@ -69,14 +69,14 @@ class Changes(Room):
             self._abandon(blobs)
             raise
 
-        def work(tx: Transaction) -> list[int]:
+        def work(tx: Transaction) -> Generator[None, None, list[int]]:
             now = int(time.time())
             size = sum(message.body.size for message in messages)
             old = self._replaced(tx, replacing)
             if replacing is not None and not old:
                 raise MessageMissing
             needed = max(0, size - sum(row[2] for row in old))
-            self._room_for_own(tx, self._owner(tx, mailbox_id), needed)
+            yield from self._room_for_own(tx, self._owner(tx, mailbox_id), needed)
             unseen = sum(1 for message in messages if not message.flags & Flag.SEEN)
             uid, modseq = self._allocate(tx, mailbox_id, len(messages), unseen, size)
             uids = list(range(uid, uid + len(messages)))
@@ -232,12 +232,12 @@ class Changes(Room):
 
     def _expunging(
         self, mailbox_id: int, uids: Sequence[int], origin: object | None
-    ) -> Callable[[Transaction], list[int]]:
-        def work(tx: Transaction) -> list[int]:
+    ) -> Work[list[int]]:
+        def work(tx: Transaction) -> Generator[None, None, list[int]]:
             found = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
             rows = [row for row in found if row[1] & Flag.DELETED]
             if rows:
-                self._remove(tx, mailbox_id, rows, origin)
+                yield from self._removal(tx, mailbox_id, rows, origin)
             return [row[0] for row in rows]
 
         return work
@@ -284,8 +284,8 @@ class Changes(Room):
         target_id: int,
         move: bool = False,
         origin: object | None = None,
-    ) -> Callable[[Transaction], list[tuple[int, int]]]:
-        def work(tx: Transaction) -> list[tuple[int, int]]:
+    ) -> Work[list[tuple[int, int]]]:
+        def work(tx: Transaction) -> Generator[None, None, list[tuple[int, int]]]:
             source = self._owner(tx, mailbox_id)
             target = self._owner(tx, target_id)
             rows = self._pick(tx, FULL_ROW, mailbox_id, uids)
@@ -293,7 +293,7 @@ class Changes(Room):
                 return []
             size = sum(row[4] for row in rows)
             if not move or source != target:
-                self._room_for_own(tx, target, size)
+                yield from self._room_for_own(tx, target, size)
                 if tx.events:  # trimming may have taken some of them
                     rows = self._pick(tx, FULL_ROW, mailbox_id, uids)
                     if not rows:
@@ -326,11 +326,11 @@ class Changes(Room):
 
         return work
 
-    def _undoing(self, mailbox_id: int, uids: Sequence[int]) -> Callable[[Transaction], None]:
-        def work(tx: Transaction) -> None:
+    def _undoing(self, mailbox_id: int, uids: Sequence[int]) -> Work[None]:
+        def work(tx: Transaction) -> Generator[None, None, None]:
             rows = self._pick(tx, 'uid, flags, size, body_id', mailbox_id, uids)
             if rows:
-                self._remove(tx, mailbox_id, rows)
+                yield from self._removal(tx, mailbox_id, rows)
 
         return work
 

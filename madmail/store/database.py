@@ -347,7 +347,7 @@ class Database:
         tx.after.append(lambda: self._graves.update(grave[0] for grave in graves))
         tx.after.append(lambda: self._commit.post(self._bury))
 
-    def _bury(self, tx: Transaction) -> None:
+    def _bury(self, tx: Transaction) -> Generator[None, None, None]:
         """Remove one slice of what lies in graves, and come back for the next."""
         if self._closing:
             return
@@ -362,7 +362,9 @@ class Database:
             tx.execute(
                 'DELETE FROM messages WHERE mailbox_id = ? AND uid <= ?', (*grave, rows[-1][0])
             )
-            self._release(tx, [(row[1], row[2]) for row in rows])
+            for start in range(0, len(rows), BODIES):
+                yield
+                self._release(tx, [(row[1], row[2]) for row in rows[start : start + BODIES]])
         if len(rows) < SLICE:
             tx.execute('DELETE FROM graves WHERE mailbox_id = ?', grave)
             tx.after.append(lambda: self._graves.discard(grave[0]))

@@ -193,11 +193,12 @@ class Room(Messages):
         job: Work[None] = work
         self._submit(job)
 
-    def _room_for_own(self, tx: Transaction, account_id: int, incoming: int) -> None:
+    def _room_for_own(
+        self, tx: Transaction, account_id: int, incoming: int
+    ) -> Generator[None, None, None]:
         """For what the owner adds: trims, or raises OverQuota before anything is changed."""
         row = tx.execute('SELECT quota FROM accounts WHERE id = ?', (account_id,)).fetchone()
         trim = None if row is None else self._room(tx, account_id, row[0], incoming)
         if trim is None:
             raise OverQuota
-        for _ in self._trim(tx, trim):
-            pass
+        yield from self._trim(tx, trim)
