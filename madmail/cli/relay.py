@@ -175,10 +175,10 @@ def init(invocation: Invocation) -> Result:
 
 def _write_config(invocation: Invocation, config: Path) -> None:
     domain = invocation.arguments.domain
-    state_dir = invocation.arguments.state_dir
+    chosen = invocation.arguments.state_dir
     given: dict[str, object] = {
         'domain': domain or 'localhost',
-        'state_dir': Path(state_dir or 'data').absolute(),
+        'state_dir': Path(chosen).absolute() if chosen else state_dir(config),
     }
     if not domain:
         given |= {f'listen.{n}': (Address('127.0.0.1', p),) for n, p in LOCAL_PORTS.items()}
@@ -189,6 +189,13 @@ def _write_config(invocation: Invocation, config: Path) -> None:
             file.write(text)
     except OSError as error:
         raise Failure(f'{config}: {error.strerror}') from None
+
+
+def state_dir(config: Path) -> Path:
+    """Where a new relay of this configuration keeps its state when nobody says."""
+    if Path('/etc') in config.absolute().parents:  # FHS 3.7: /etc has no data
+        return Path('/var/lib/madmail')
+    return Path('data').absolute()
 
 
 def version(invocation: Invocation) -> Result:

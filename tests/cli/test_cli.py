@@ -233,6 +233,16 @@ def test_init_makes_what_is_missing_and_keeps_what_is_there(
     assert 'its domain is what counts' in shell.error('init', '--domain', 'other.example')
 
 
+def test_a_relay_of_the_system_keeps_its_state_where_the_system_keeps_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from madmail.cli import relay
+
+    monkeypatch.chdir(tmp_path)
+    assert relay.state_dir(Path('/etc/madmail/madmail.yaml')) == Path('/var/lib/madmail')
+    assert relay.state_dir(Path('data/madmail.yaml')) == tmp_path / 'data'
+
+
 def test_without_configuration_a_local_one_is_found_or_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
