@@ -21,7 +21,6 @@ import os
 import select
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +28,7 @@ from typing import Any
 
 from madmail import log
 from madmail.bus.frame import pack
-from madmail.master import child, exits, process, services
+from madmail.master import birth, child, exits, process, services
 from madmail.master.control import ControlServer
 from madmail.master.exits import Stop
 from madmail.master.listeners import Listeners
@@ -38,6 +37,7 @@ from madmail.master.post import BOOT_ATTEMPTS, TERMINATED_DELAY, Post, Process
 from madmail.master.privileges import Identity, identity
 from madmail.master.reload import reload_steps
 from madmail.master.state import RUN, StateDirectory, prepare
+from madmail.master.wake import Wake
 from madmail.metrics.ledger import INTERVAL, Ledger
 from madmail.settings import Settings
 from madmail.shard.address import bind, connect
@@ -48,7 +48,6 @@ BOOT_TIME = 300.0  # seconds a child may take to be ready (a large database to u
 SAME_SIGNAL = 0.3  # seconds; a ^C that a keeper also passes on is one signal
 RETIRE_TIME = 60.0  # seconds a retiring shard or courier gets
 
-_SIGNALS = ('TERM', 'INT', 'HUP', 'QUIT', 'USR1', 'CHLD')
 _log = log.get('master')
 
 
@@ -81,15 +80,14 @@ class Arbiter:
         self.user: Identity | None = None
         self.tls: object = None
         self.state: StateDirectory
-        self._roles: dict[str, Callable[[child.ChildContext], child.Role]] = {}
+        self.roles: dict[str, Callable[[child.ChildContext], child.Role]] = {}
         self._on_ready = on_ready
         self._exit_code = exits.OK
         self._exit_reason = ''
         self._stop_at = self._stop_began = 0.0
         self._asked_last = False
-        self._wake: tuple[int, int] = (-1, -1)
-        self._control: ControlServer | None = None
-        self._pid = os.getpid()
+        self.wake = Wake()
+        self.control: ControlServer | None = None
         self._statistics_number = 0
         self._asked = 0.0
         self.ledger = Ledger()
@@ -126,7 +124,7 @@ class Arbiter:
         )
         try:
             services.lay(self, settings)
-            self._roles = preload(self.plan)
+            self.roles = preload(self.plan)
             services.begin(self, settings)
             for kind in self.plan.kinds:
                 if kind.switched:
@@ -137,7 +135,7 @@ class Arbiter:
                     for index in range(count):
                         self._bind_own(kind, index)
             services.start(self, settings)
-            self._control = ControlServer(self)
+            self.control = ControlServer(self)
             if self.user:
                 for entry in (self.state.path / RUN).iterdir():
                     self.user.give(entry)
@@ -159,7 +157,7 @@ class Arbiter:
         self.own_listeners[kind.name, index] = bind(self.state.path, name)
 
     def _serve(self) -> None:
-        self._catch_signals()
+        self.wake.catch()
         # What is loaded now is shared with the children until they write to it;
         # a collection would write to all of it.
         gc.collect()
@@ -183,8 +181,8 @@ class Arbiter:
                     self._looked = now
                     services.look(self)
                 self._announce()
-            assert self._control is not None
-            self._control.turn(now)
+            assert self.control is not None
+            self.control.turn(now)
             last = time.monotonic()
             self._wait()
 
@@ -194,31 +192,15 @@ class Arbiter:
             listener.close()
         for one in self.processes.values():
             one.close()
-        if self._control:
-            self._control.close()
-        for number in self._wake:
-            if number >= 0:
-                signal.set_wakeup_fd(-1)
-                os.close(number)
-        self._wake = (-1, -1)
+        if self.control:
+            self.control.close()
+        self.wake.close()
         self.state.close()
 
     # -- signals
 
-    def _catch_signals(self) -> None:
-        self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(self._wake[1], warn_on_full_buffer=False)
-        for name in _SIGNALS:
-            # the interpreter writes the number into the pipe; nothing else happens here
-            signal.signal(getattr(signal, f'SIG{name}'), lambda number, frame: None)
-        signal.signal(signal.SIGPIPE, signal.SIG_IGN)
-
     def _signalled(self) -> None:
-        try:
-            numbers = os.read(self._wake[0], 4096)
-        except BlockingIOError:
-            return
-        for number in numbers:
+        for number in self.wake.signals():
             if number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
                 self.stop(at_once=number == signal.SIGQUIT)
             elif number == signal.SIGHUP:
@@ -239,18 +221,18 @@ class Arbiter:
 
     def _wait(self) -> None:
         """Sleep until something happens or half a second has passed."""
-        assert self._control is not None
+        assert self.control is not None
         poll = select.poll()
-        poll.register(self._wake[0], select.POLLIN)
+        poll.register(self.wake.fileno(), select.POLLIN)
         by_descriptor = {}
         for one in self.processes.values():
             if not one.closed:
                 by_descriptor[one.stream.fileno()] = one
                 events = select.POLLIN | (select.POLLOUT if one.unsent else 0)
                 poll.register(one.stream.fileno(), events)
-        self._control.register(poll)
+        self.control.register(poll)
         for descriptor, events in poll.poll(self._patience()):
-            if descriptor == self._wake[0]:
+            if descriptor == self.wake.fileno():
                 self._signalled()
             elif descriptor in by_descriptor:
                 one = by_descriptor[descriptor]
@@ -259,7 +241,7 @@ class Arbiter:
                 if events & ~select.POLLOUT:
                     self._hear(one)
             else:
-                self._control.event(descriptor, events)
+                self.control.event(descriptor, events)
 
     def _patience(self) -> int:
         """Milliseconds until something is due."""
@@ -394,7 +376,7 @@ class Arbiter:
             if one is not None:
                 self._last_words(one)
                 del self.processes[pid]
-                self._buried(one, os.waitstatus_to_exitcode(status), now)
+                self.buried(one, os.waitstatus_to_exitcode(status), now)
 
     def _last_words(self, one: Process) -> None:
         """Hear what a dead child had still said."""
@@ -405,7 +387,7 @@ class Arbiter:
                 return
             self._hear(one)
 
-    def _buried(self, one: Process, code: int, now: float) -> None:
+    def buried(self, one: Process, code: int, now: float) -> None:
         one.close()
         self.ledger.ended(one.kind.name, one.statistics)
         post = one.post
@@ -453,104 +435,11 @@ class Arbiter:
         self._exit_reason = f'{post.kind.name} {post.index} cannot start: {reason}'
         self.stop()
 
-    def free_slot(self) -> int:
-        """A number no living child of the overlapping kind has, or -1."""
-        taken = {
-            one.index for one in self.processes.values() if one.kind.renewal is Renewal.OVERLAP
-        }
-        return next((slot for slot in range(self.plan.slots) if slot not in taken), -1)
-
-    def _evict(self) -> int:
-        """End the longest lingering gate; its slot."""
-        lingering = [
-            one
-            for one in self.processes.values()
-            if one.kind.renewal is Renewal.OVERLAP and one.retiring
-        ]
-        oldest = min(lingering, key=lambda one: one.born)
-        _log.warning('too many lingering gates, the oldest ends', pid=oldest.pid)
-        self.kill(oldest)
-        os.waitpid(oldest.pid, 0)
-        del self.processes[oldest.pid]
-        self._buried(oldest, -signal.SIGKILL, time.monotonic())
-        return oldest.index
-
     def spawn(
         self, post: Post, *, takeover: bool = False, settings: Settings | None = None
     ) -> Process:
         """Fork a child for `post`."""
-        index = post.index
-        if post.kind.renewal is Renewal.OVERLAP:
-            index = self.free_slot()
-            if index < 0:
-                index = self._evict()
-        ours, theirs = socket.socketpair()
-        settings = settings or self.settings
-        self.ledger.started(post.kind.name)
-        pid = os.fork()
-        if pid == 0:
-            code = child.BOOT_EXIT
-            try:
-                ours.close()
-                code = self._become(post, index, takeover, theirs, settings)
-            except BaseException as error:
-                sys.stderr.write(f'madmail {post.kind.name}: {type(error).__name__}: {error}\n')
-            finally:
-                os._exit(code)
-        theirs.close()
-        one = Process(pid, post, index, self.generation, ours)
-        self.processes[pid] = one
-        return one
-
-    def _become(
-        self,
-        post: Post,
-        index: int,
-        takeover: bool,
-        stream: socket.socket,
-        settings: Settings,
-    ) -> int:
-        """In the child: keep what is ours, close the rest, live."""
-        signal.set_wakeup_fd(-1)
-        for number in self._wake:
-            os.close(number)
-        kind = post.kind
-        listeners = self.listeners.named(kind.listeners, settings, post.index)
-        mine = {listener for group in listeners.values() for listener in group}
-        for listener in self.listeners.all():
-            if listener not in mine:
-                listener.close()
-        for (name, number), listener in self.own_listeners.items():
-            if (name, number) == (kind.name, index) and kind.own_listener:
-                listeners[kind.name] = [listener]
-            else:
-                listener.close()
-        for one in self.processes.values():
-            one.close()
-        if self._control:
-            self._control.close(unlink=False)
-        process.name_process(f'madmail-{kind.name}')
-        if self.user:
-            self.user.assume()
-        if not process.die_with_parent(self._pid, signal.SIGKILL):
-            return 1
-
-        def context(channel: child.Channel) -> child.ChildContext:
-            return child.ChildContext(
-                kind=kind.name,
-                index=index,
-                settings=settings,
-                state_dir=self.state.path,
-                shards=self.state.shards,
-                generation=self.generation,
-                listeners=listeners,
-                shared=self.plan.shared,
-                takeover=takeover,
-                shared_tls=self.tls if kind.renewal is Renewal.OVERLAP else None,
-                channel=channel,
-            )
-
-        return child.live(self._roles[kind.name], stream, context)
+        return birth.spawn(self, post, takeover=takeover, settings=settings or self.settings)
 
     # -- becoming ready, reloading, stopping
 
@@ -581,8 +470,8 @@ class Arbiter:
                 self.reload_refused(str(refused))
             else:
                 return
-            assert self._control is not None
-            self._control.reloaded()
+            assert self.control is not None
+            self.control.reloaded()
 
     reload_error = ''
     restarting = False  # whoever runs us is to begin again after the stop
