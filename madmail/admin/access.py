@@ -11,7 +11,7 @@ from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Settings
 
-PANEL = 'https://admin.madmail.chat/'
+PANEL = 'https://admin.madmail.chat/'  # where the relay serves none itself
 USUAL = {'https': 443, 'http': 80}
 
 
@@ -29,6 +29,14 @@ def url(settings: Settings) -> str:
             where = host if found == port else f'{host}:{found}'
             return f'{scheme}://{where}{settings["admin.path"]}'
     return ''
+
+
+def panel_url(settings: Settings) -> str:
+    """Of the relay's own dashboard; '' when that is off or nothing serves it."""
+    address = url(settings)
+    if not settings['panel.enabled'] or not settings['admin.enabled'] or not address:
+        return ''
+    return f'{address.removesuffix(settings["admin.path"])}{settings["panel.path"]}/'
 
 
 def login(relay: Relay, *, rotate: bool = False) -> dict[str, Any]:
@@ -50,4 +58,5 @@ def login(relay: Relay, *, rotate: bool = False) -> dict[str, Any]:
         raise Refused('failed', f'{access_token.NAME}: {error.strerror}') from None
     payload = json.dumps({'u': address, 't': token}, separators=(',', ':')).encode()
     packed = base64.urlsafe_b64encode(payload).rstrip(b'=').decode()
-    return {'token': token, 'api_url': address, 'payload': packed, 'link': f'{PANEL}#{packed}'}
+    panel = panel_url(relay.settings) or PANEL
+    return {'token': token, 'api_url': address, 'payload': packed, 'link': f'{panel}#{packed}'}

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from madmail.account.address import ip_literal
+from madmail.admin import processes as host
 from madmail.admin import status
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -155,11 +156,8 @@ def limits(relay: Relay) -> Iterator[Finding]:
 
 
 def memory(relay: Relay) -> Iterator[Finding]:
-    facts = {}
-    for line in Path('/proc/meminfo').read_text().splitlines():
-        name, _, value = line.partition(':')
-        facts[name] = int(value.split()[0]) * 1024
-    available, total = facts.get('MemAvailable', 0), facts.get('MemTotal', 0)
+    told = host.memory()
+    available, total = told['available_bytes'], told['total_bytes']
     seen = f'{available >> 20} MB of {total >> 20} MB free'
     if available < LITTLE_MEMORY // 4:
         yield Finding('memory', BAD, seen, 'end other programs, or take a larger machine')

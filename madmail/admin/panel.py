@@ -66,6 +66,8 @@ def set_(relay: Relay, one: Name, text: str) -> None:
         except Wrong as wrong:
             raise Refused('invalid', f'{one.name}: expected {wrong}') from None
         write(relay, one.setting, text)
+        if one.setting == 'panel.path' and not relay.settings['panel.enabled']:
+            write(relay, 'panel.enabled', 'true')  # as panels expect
 
 
 def reset(relay: Relay, one: Name) -> None:

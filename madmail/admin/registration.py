@@ -8,7 +8,7 @@ from madmail.account import dclogin, names
 from madmail.account.address import split
 from madmail.account.admission import by_login
 from madmail.account.flood import Origin
-from madmail.admin import tokens
+from madmail.admin import accounts, tokens
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 
@@ -89,6 +89,18 @@ def create_account(
     finally:
         if reserved is not None and not made:
             tokens.give_back(relay, reserved, address)
+
+
+def create_named(relay: Relay, address: str, password: str = '') -> dict[str, str]:
+    """An account of an operator's choice, as `create_account` tells it.
+
+    Without a password one is made up.  Refused: exists, forbidden (blocked), invalid (name
+    or password).
+    """
+    password = password or dclogin.random_password(relay.settings)
+    accounts.create(relay, address, password.encode())
+    link = dclogin.link(relay.settings, address, password)
+    return {'email': address, 'password': password, 'dclogin_url': link}
 
 
 def _free_name(relay: Relay) -> str:

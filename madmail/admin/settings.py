@@ -36,6 +36,8 @@ def write(relay: Relay, setting: str, text: str | None) -> None:
         trial.store(setting, text)
     except SettingError as error:
         raise Refused('invalid', str(error)) from None
+    if setting == 'panel.path':
+        _check_hidden(relay, trial)
     _put(relay, setting, text)
     if SETTINGS[setting].applies is Applies.RELOAD and relay.running:
         try:
@@ -54,6 +56,18 @@ def write(relay: Relay, setting: str, text: str | None) -> None:
             _put(relay, setting, rows.get(setting))
             relay.publish('settings', {})
             raise Refused('failed', f'the old value is kept: {why}')
+
+
+def _check_hidden(relay: Relay, trial: Settings) -> None:
+    """The dashboard must not stand before a page that is there.  Refused: invalid."""
+    path = trial['panel.path']
+    if path == trial['admin.path']:
+        raise Refused('invalid', 'panel.path: expected another path than admin.path')
+    name = path.lstrip('/')
+    own = trial['site.www_dir']
+    there = own and ((own / name).exists() or (own / f'{name}.html').exists())
+    if there or ('/' not in name and relay.control.share(name) is not None):
+        raise Refused('invalid', f'panel.path: there is a page at {path} already')
 
 
 def _put(relay: Relay, setting: str, text: str | None) -> None:
@@ -76,6 +90,28 @@ def one(relay: Relay, name: str) -> dict[str, Any]:
     if name not in SETTINGS:
         raise Refused('missing', unknown(name))
     return _told(relay, name)
+
+
+def described(relay: Relay) -> list[dict[str, Any]]:
+    """`everything`, and how to ask for each: see `describe`."""
+    return [describe(relay, name) for name in SETTINGS]
+
+
+def describe(relay: Relay, name: str) -> dict[str, Any]:
+    """One of `everything`, a secret masked, with `section`, `kind`, `expected` (a text that
+    completes "expected …"), `choices` (the words it may be, empty if others may be, too),
+    `secret` and `changeable` (False: in the configuration file only).
+    """
+    setting = SETTINGS[name]
+    return {
+        **_told(relay, name, secrets=False),
+        'section': setting.section,
+        'kind': setting.kind.name,
+        'expected': setting.kind.expected,
+        'choices': list(getattr(setting.kind, 'words', ())),
+        'secret': name.rpartition('.')[2] in SECRETS,
+        'changeable': setting.storable,
+    }
 
 
 def change(relay: Relay, name: str, text: str | None) -> dict[str, Any]:

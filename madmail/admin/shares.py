@@ -80,7 +80,7 @@ def create(relay: Relay, slug: str, url: str, name: str = '') -> tuple[dict[str,
         raise Refused('unavailable', 'there are as many contact pages as there may be')
     for _ in range(5):
         chosen = slug or ''.join(secrets.choice(LETTERS) for _ in range(8))
-        _check(chosen)
+        _check(relay, chosen)
         created = int(time.time())
         if relay.control.add_share(chosen, kept, name, created, _hash(key)):
             return {'slug': chosen, 'url': kept, 'name': name, 'created': created}, key
@@ -91,7 +91,7 @@ def create(relay: Relay, slug: str, url: str, name: str = '') -> tuple[dict[str,
 
 def reserve(relay: Relay, slug: str) -> None:
     """Keep a name from being taken.  Refused: invalid, exists."""
-    _check(slug)
+    _check(relay, slug)
     if not relay.control.add_share(slug, '', '', int(time.time()), b''):
         raise Refused('exists', 'this short name is taken')
 
@@ -118,10 +118,10 @@ def remove_by_key(relay: Relay, slug: str, key: str) -> None:
         raise Refused('missing', 'there is no such page, or the key is not its own')
 
 
-def _check(slug: str) -> None:
+def _check(relay: Relay, slug: str) -> None:
     if not SLUG.fullmatch(slug):
         raise Refused('invalid', 'a short name has 3 to 40 letters and digits')
-    if slug.lower() in RESERVED:
+    if slug.lower() in RESERVED or f'/{slug}' == relay.settings['panel.path']:
         raise Refused('invalid', 'this short name is not for contacts')
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from madmail.account.address import mail_domain
+from madmail.admin.records import look
 from madmail.cli.accounts import day
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, table
@@ -54,24 +55,6 @@ def open_keys(settings: Settings) -> Keys:
     except (Stop, OSError) as error:
         raise Failure(str(error)) from None
     return Keys(state_dir, mail_domain(settings['domain']), settings)
-
-
-def look(settings: Settings) -> zone.Look:
-    """Asks the configured name servers."""
-    from madmail.delivery.dns import Resolver, Status  # takes a while, and few commands need it
-
-    resolver = Resolver.configured(settings)
-
-    def ask(name: str, kind: str) -> tuple[str, ...] | None:
-        if kind == 'TXT':
-            texts = resolver.txt(name)
-            if texts.status is Status.FAILED:
-                return None
-            return tuple(text.decode(errors='replace') for text in texts.values)
-        answer = resolver.records(name, kind)
-        return None if answer.status is Status.FAILED else answer.values
-
-    return ask
 
 
 def _attempt(function: Callable[[], Any]) -> Any:

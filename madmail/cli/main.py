@@ -15,6 +15,7 @@ from madmail.admin.refused import Refused
 from madmail.cli import (
     accounts,
     admin_token,
+    admin_web,
     backup,
     bandwidth,
     blocklist,
@@ -74,6 +75,7 @@ def parser() -> argparse.ArgumentParser:
         settings,
         ports,
         admin_token,
+        admin_web,
         accounts,
         registration,
         credentials,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from madmail.settings.kinds import Boolean, Choice, FilePath, Text
-from madmail.settings.network_kinds import Hostname, MountPath, Networks, Origins
+from madmail.settings.network_kinds import Hostname, MountPath, Networks, Origins, PagePath
 from madmail.settings.setting import LIVE, declare
 
 declare(
@@ -113,5 +113,19 @@ declare(
     ('https://admin.madmail.chat',),
     'Web pages of other servers that may use the admin API, as origins; * is any. Without the '
     'token it is of no use to them.',
+    applies=LIVE,
+)
+declare(
+    'panel.enabled',
+    Boolean(),
+    False,
+    'Serve the dashboard: pages from which the relay is administered over the admin API.',
+    applies=LIVE,
+)
+declare(
+    'panel.path',
+    PagePath(),
+    '/admin',
+    'Path of the dashboard.',
     applies=LIVE,
 )

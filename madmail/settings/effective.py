@@ -180,6 +180,8 @@ def check_together(values: Mapping[str, Any]) -> None:
             'accounts.username_max_length: expected no less than accounts.username_min_length, '
             f'{values["accounts.username_min_length"]}'
         )
+    if values['panel.enabled'] and values['panel.path'] == values['admin.path']:
+        raise SettingError('panel.path: expected another path than admin.path')
     seen: dict[object, str] = {}
     for name in SETTINGS:
         if name.startswith('listen.'):

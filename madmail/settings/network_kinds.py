@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from urllib.parse import urlsplit
 
 from madmail.settings.kinds import Address, Kind, Wrong
 
@@ -177,13 +178,35 @@ class Url(Kind):
         raise Wrong(self.expected)
 
 
+class HttpUrl(Kind):
+    """Where a request goes: scheme, host, perhaps port and path, nothing else."""
+
+    name = 'URL'
+    expected = 'a URL such as https://push.example.org/notify'
+    URL = re.compile(
+        r'https?://(?:[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?'
+        r'(?:/[A-Za-z0-9._~!$&()*+,;=:@%/-]{0,1000})?'
+    )
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.URL.fullmatch(value):
+            raise Wrong(self.expected)
+        try:
+            if urlsplit(value).port == 0:
+                raise Wrong(self.expected)
+        except ValueError:
+            raise Wrong(self.expected) from None
+        return value
+
+
 class MountPath(Kind):
     """A path at which the web server answers: `/name` or `/name/name`, without a slash behind."""
 
     name = 'URL path'
     expected = 'a path such as /api/admin'
     NAMES = re.compile(r'(?:/[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}){1,4}')
-    TAKEN = ('/mxdeliv', '/new', '/-', '/__proxy', '/.well-known')  # these, and what is below
+    # these, and what is below
+    TAKEN: tuple[str, ...] = ('/mxdeliv', '/new', '/-', '/__proxy', '/.well-known')
 
     def check(self, value: object) -> object:
         if not isinstance(value, str) or not self.NAMES.fullmatch(value):
@@ -191,6 +214,17 @@ class MountPath(Kind):
         if any(value == taken or value.startswith(f'{taken}/') for taken in self.TAKEN):
             raise Wrong('a path that has no meaning of its own')
         return value
+
+
+class PagePath(MountPath):
+    """A path that has pages of its own below it, so it must not hide what others have there."""
+
+    TAKEN = (
+        *MountPath.TAKEN,
+        *('/index.html', '/inv', '/info', '/security', '/share', '/docs', '/robots.txt'),
+        *('/style.css', '/logo.svg', '/favicon.ico', '/mail', '/cgi-bin'),
+        *('/exchanger', '/webimap', '/websmtp', '/metrics', '/api'),
+    )
 
 
 class Origins(Kind):

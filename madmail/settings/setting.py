@@ -71,6 +71,8 @@ SECTIONS: dict[str, str] = {
     'websmtp': 'Sending mail over HTTP (WebSMTP)',
     'web': 'The web server',
     'admin': 'Administration over HTTP',
+    'panel': 'The dashboard, pages for administration',
+    'push': 'Push notifications: waking phones when there is mail',
 }
 
 LIVE, RELOAD, RESTART = Applies.LIVE, Applies.RELOAD, Applies.RESTART

@@ -11,6 +11,7 @@ from madmail.admin.relay import Relay
 from madmail.web import exchanger, metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
+from madmail.web.panel.resources import Panel
 from madmail.web.services import Services
 from madmail.web.site.resources import Site
 from madmail.web.webimap.rest import Rest
@@ -19,6 +20,7 @@ _log = log.get('web')
 
 ALIVE = '/-/alive'  # only on the probe
 ADMIN = '/-/admin'  # where the admin API is mounted; it is reached by `admin.path` only
+PANEL = '/-/panel'  # the same of the dashboard and `panel.path`
 STEADY = ('/mxdeliv', ALIVE)  # paths that no setting moves
 
 
@@ -48,12 +50,16 @@ class Mounts:
             raise falcon.HTTPNotFound
         if path in STEADY:
             return
-        if path == ADMIN:
+        if path in (ADMIN, PANEL) or path.startswith(f'{PANEL}/'):
             raise falcon.HTTPNotFound
         self._services.refresh()
         settings = self._services.settings
         if path == settings['admin.path'] and settings['admin.enabled']:
             request.path = ADMIN
+        elif settings['panel.enabled']:
+            mount = settings['panel.path']
+            if path == mount or path.startswith(f'{mount}/'):
+                request.path = PANEL + path[len(mount) :]
 
 
 def build(services: Services, relay: Relay | None = None) -> falcon.App:
@@ -68,6 +74,9 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(metrics.PATH, metrics.Metrics(services, admin.relay))
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))
+    panel = Panel(services)
+    app.add_route(PANEL, panel)
+    app.add_route(f'{PANEL}/{{rest:path}}', panel)
     exchanger.add_routes(app, services, admin.relay)
     Rest(services).add_routes(app)
     Site(services, admin.relay).add_routes(app)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from madmail.cli import dns
+from madmail.admin import records
 from tests.cli.test_cli import Shell
 from tests.delivery.name_server import NameServer
 
@@ -46,7 +46,7 @@ def shell(
     names: NameServer,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Shell:
-    monkeypatch.setattr(dns, 'own_addresses', lambda settings: ['192.0.2.1'])
+    monkeypatch.setattr(records, 'own_addresses', lambda settings: ['192.0.2.1'])
     shell = Shell(configure(tmp_path / 'madmail.yaml', names), capsys)
     shell('init')
     return shell

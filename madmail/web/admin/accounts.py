@@ -32,7 +32,18 @@ def get(relay: Relay, body: dict[str, Any]) -> Answer:
 
 
 def post(relay: Relay, body: dict[str, Any]) -> Answer:
-    """Make an account with a random name: 201 `{"email", "password", "dclogin_url"}`."""
+    """Make an account: 201 `{"email", "password", "dclogin_url"}`.
+
+    Name and password are made up unless `username` and `password` say otherwise.
+    """
+    username, password = fields.text(body, 'username', ''), body.get('password')
+    if password is not None and not isinstance(password, str):
+        raise Refused('invalid', 'password must be a text')
+    if username:
+        made = registration.create_named(relay, relay.address(username), password or '')
+        return Answer(201, made)
+    if password:
+        raise Refused('invalid', 'a password needs a username')
     return Answer(201, registration.create_account(relay, operator=True))
 
 

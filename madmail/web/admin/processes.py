@@ -13,6 +13,20 @@ from madmail.web.admin.answer import Answer, Handler
 ROUTES = ('http', 'http_routes', 'routes')
 
 
+def get(relay: Relay, body: dict[str, Any]) -> Answer:
+    """What runs: `{"domain", "complete", "listeners", "processes", "trouble", "unusable",
+    "memory", "load"}`.
+
+    `complete` is false while processes are missing.  A listener has `name` and `address`, a
+    process `kind`, `index`, `state`, `uptime_seconds`, `resident_bytes` (what it shares with
+    others included) and `cpu_seconds`.  `trouble` says which services cannot run and
+    `unusable` which stored settings are not in force, by name, and why.  `memory` is that of
+    the host: `total_bytes` and `available_bytes`; `load` its average of one, five and fifteen
+    minutes a core.
+    """
+    return Answer(body=processes.running(relay))
+
+
 def reload(relay: Relay, body: dict[str, Any]) -> Answer:
     """Read the configuration again and apply it: `{"status", "message"}`.
 
@@ -43,6 +57,7 @@ def restart(relay: Relay, body: dict[str, Any]) -> Answer:
 
 
 RESOURCES: dict[str, dict[str, Handler]] = {
+    '/admin/processes': {'GET': get},
     '/admin/reload': {'POST': reload},
     '/admin/restart': {'POST': restart},
 }
