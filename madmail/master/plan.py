@@ -42,6 +42,8 @@ class Kind:
     # Live settings decide how many run.  Such a service is named as the section of its
     # settings, and the relay does without it where it cannot run.
     switched: bool = False
+    # More names of listen.* whose addresses it has to know.
+    aware_of: tuple[str, ...] = ()
 
     def load(self) -> Callable[[ChildContext], Role]:
         """Import the role's class.  Raises Stop when the installation is broken."""
@@ -125,6 +127,15 @@ GATE = Kind('gate', 'madmail.gate.process:GateRole', Renewal.OVERLAP, MAIL_LISTE
 WEB = Kind('web', 'madmail.web.process:WebRole', Renewal.OVERLAP, WEB_LISTENERS)
 COURIER = Kind('courier', 'madmail.delivery.process:CourierRole', Renewal.AFTER)
 
+SHADOWSOCKS = Kind(
+    'shadowsocks',
+    'madmail.realtime.shadowsocks.process:ProxyRole',
+    Renewal.STAY,
+    ('shadowsocks',),
+    switched=True,
+    aware_of=('imap', 'imaps', 'submission', 'submissions', 'http', 'https'),
+)
+
 
 def cores() -> int:
     """Processors this process may use."""
@@ -173,12 +184,14 @@ def relay() -> Plan:
             return settings['processes.gates'] or auto_gates()
         if kind is WEB:
             return int(any(settings[f'listen.{name}'] for name in WEB_LISTENERS))
+        if kind is SHADOWSOCKS:
+            return int(settings['shadowsocks.enabled'] and bool(settings['listen.shadowsocks']))
         return 1
 
     shared = mmap.mmap(-1, peers.SIZE)
     peers.prepare(shared)
     return Plan(
-        (SHARD, GATE, WEB, COURIER),
+        (SHARD, GATE, WEB, COURIER, SHADOWSOCKS),
         count,
         slots=peers.SLOTS,
         shared=shared,

@@ -248,7 +248,7 @@ def renew(arbiter: Arbiter, old: Settings) -> Iterator[None]:
 
 def _given(kind: Kind, settings: Settings) -> list[object]:
     """What a process of this kind learns at its start and not later."""
-    own = {f'listen.{name.partition("/")[0]}' for name in kind.listeners}
+    own = {f'listen.{name.partition("/")[0]}' for name in (*kind.listeners, *kind.aware_of)}
     return [
         settings[name]
         for name, setting in SETTINGS.items()

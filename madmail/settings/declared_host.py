@@ -58,6 +58,13 @@ declare(
     applies=RELOAD,
 )
 declare(
+    'listen.shadowsocks',
+    Addresses(8388),
+    (Address('0.0.0.0', 8388),),
+    'The Shadowsocks proxy, where shadowsocks.enabled is true.',
+    applies=RELOAD,
+)
+declare(
     'tls.mode',
     Choice('self_signed', 'acme', 'file'),
     'self_signed',

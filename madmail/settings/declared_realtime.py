@@ -1,3 +1,86 @@
 """Settings of calls, WebXDC channels, push notifications and the proxy."""
 
 from __future__ import annotations
+
+from madmail.settings.kinds import Boolean, Choice, Duration, Integer
+from madmail.settings.network_kinds import HttpUrl, ProxyPassword
+from madmail.settings.setting import LIVE, declare
+
+declare(
+    'push.mode',
+    Choice('auto', 'on', 'off'),
+    'auto',
+    'Tell the notification service of Delta Chat when there is mail for a phone that asked for it. '
+    'The service learns which phone, nothing of the mail. auto leaves the service alone while it '
+    'does not answer, on keeps trying, off tells nothing and takes no notice of new mail.',
+    applies=LIVE,
+)
+declare(
+    'push.url',
+    HttpUrl(),
+    'https://notifications.delta.chat/notify',
+    'Where notifications are sent. Only the service whose key clients know can read their tokens.',
+    applies=LIVE,
+)
+declare(
+    'push.connections',
+    Integer(1, 64),
+    8,
+    'Notifications under way at a time.',
+    applies=LIVE,
+)
+declare(
+    'push.timeout',
+    Duration(1, 60),
+    20,
+    'How long the notification service may take for an answer.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'push.lifetime',
+    Duration(60, 86400),
+    18000,
+    'A notification that could not be sent for this long is given up; the mail stays.',
+    applies=LIVE,
+    unit='seconds',
+)
+CIPHERS = (
+    'chacha20-ietf-poly1305',
+    'aes-128-gcm',
+    'aes-256-gcm',
+    '2022-blake3-aes-128-gcm',
+    '2022-blake3-aes-256-gcm',
+    '2022-blake3-chacha20-poly1305',
+)
+declare(
+    'shadowsocks.enabled',
+    Boolean(),
+    False,
+    'A Shadowsocks proxy at listen.shadowsocks: a way to the mail and web ports of this relay, and '
+    'to nothing else, from networks that block it.',
+    applies=LIVE,
+)
+declare(
+    'shadowsocks.cipher',
+    Choice(*CIPHERS),
+    CIPHERS[0],
+    'How it is sealed. The 2022 ones resist recording and replaying best, but need the clocks of '
+    'both sides to be right within 30 seconds, and their password is a key in base64.',
+    applies=LIVE,
+)
+declare(
+    'shadowsocks.password',
+    ProxyPassword(),
+    '',
+    'What all clients of the proxy know. Empty: made when the proxy is first enabled. With a 2022 '
+    'cipher the base64 of a key, 16 octets for aes-128, 32 for the others.',
+    applies=LIVE,
+)
+declare(
+    'shadowsocks.connections',
+    Integer(0),
+    4000,
+    'Open connections of the proxy, those of strangers who know no password included. 0: no limit.',
+    applies=LIVE,
+)

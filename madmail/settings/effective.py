@@ -147,6 +147,7 @@ LOCAL_PORTS = {
     'imaps': 1993,
     'http': 1080,
     'https': 1443,
+    'shadowsocks': 8388,
 }
 
 
@@ -182,6 +183,16 @@ def check_together(values: Mapping[str, Any]) -> None:
         )
     if values['panel.enabled'] and values['panel.path'] == values['admin.path']:
         raise SettingError('panel.path: expected another path than admin.path')
+    password = values['shadowsocks.password']
+    if password and str(values['shadowsocks.cipher']).startswith('2022'):
+        from madmail.realtime.shadowsocks.methods import METHODS  # most relays need no cipher here
+
+        method = METHODS[values['shadowsocks.cipher']]
+        if not method.fits(password):
+            raise SettingError(
+                f'shadowsocks.password: expected the base64 of {method.size} octets, because '
+                f'shadowsocks.cipher is {method.name}'
+            )
     seen: dict[object, str] = {}
     for name in SETTINGS:
         if name.startswith('listen.'):

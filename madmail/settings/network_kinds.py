@@ -199,6 +199,21 @@ class HttpUrl(Kind):
         return value
 
 
+class ProxyPassword(Kind):
+    """What opens the Shadowsocks proxy; '' where there is none yet."""
+
+    name = 'password'
+    LEAST, MOST = 8, 255  # characters
+    expected = f'{LEAST} to {MOST} characters on one line'
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not value.isprintable():
+            raise Wrong(self.expected)
+        if value and not self.LEAST <= len(value) <= self.MOST:
+            raise Wrong(self.expected)
+        return value
+
+
 class MountPath(Kind):
     """A path at which the web server answers: `/name` or `/name/name`, without a slash behind."""
 
