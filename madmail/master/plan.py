@@ -136,6 +136,16 @@ SHADOWSOCKS = Kind(
     aware_of=('imap', 'imaps', 'submission', 'submissions', 'http', 'https'),
 )
 
+# Connections also come by way of the web workers; it looks whether their certificate is trusted.
+IROH = Kind(
+    'iroh',
+    'madmail.realtime.iroh.process:IrohRole',
+    Renewal.STAY,
+    ('iroh',),
+    switched=True,
+    aware_of=('https',),
+)
+
 
 def cores() -> int:
     """Processors this process may use."""
@@ -186,12 +196,15 @@ def relay() -> Plan:
             return int(any(settings[f'listen.{name}'] for name in WEB_LISTENERS))
         if kind is SHADOWSOCKS:
             return int(settings['shadowsocks.enabled'] and bool(settings['listen.shadowsocks']))
+        if kind is IROH:
+            ways = any(settings[f'listen.{name}'] for name in ('iroh', 'https', 'http'))
+            return int(settings['iroh.enabled'] and ways)
         return 1
 
     shared = mmap.mmap(-1, peers.SIZE)
     peers.prepare(shared)
     return Plan(
-        (SHARD, GATE, WEB, COURIER, SHADOWSOCKS),
+        (SHARD, GATE, WEB, COURIER, IROH, SHADOWSOCKS),
         count,
         slots=peers.SLOTS,
         shared=shared,

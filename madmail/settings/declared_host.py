@@ -65,6 +65,14 @@ declare(
     applies=RELOAD,
 )
 declare(
+    'listen.iroh',
+    Addresses(3340),
+    (Address('0.0.0.0', 3340),),
+    'The relay of WebXDC channels in plain HTTP, where iroh.enabled is true. It is reached through '
+    'listen.https and listen.http as well.',
+    applies=RELOAD,
+)
+declare(
     'tls.mode',
     Choice('self_signed', 'acme', 'file'),
     'self_signed',

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from madmail.settings.kinds import Boolean, Choice, Duration, Integer
-from madmail.settings.network_kinds import HttpUrl, ProxyPassword
+from madmail.settings.kinds import Boolean, Choice, Duration, Integer, Size
+from madmail.settings.network_kinds import HttpUrl, ProxyPassword, RelayUrl
 from madmail.settings.setting import LIVE, declare
 
 declare(
@@ -83,4 +83,67 @@ declare(
     4000,
     'Open connections of the proxy, those of strangers who know no password included. 0: no limit.',
     applies=LIVE,
+)
+declare(
+    'iroh.enabled',
+    Boolean(),
+    True,
+    'A relay (iroh) for the channels of WebXDC apps, for devices that cannot reach each other '
+    'directly. Without it clients use public ones of other operators.',
+    applies=LIVE,
+)
+declare(
+    'iroh.relay_url',
+    RelayUrl(),
+    '',
+    'The URL of the relay that clients are told, such as https://chat.example.org. Empty: made of '
+    'relay.hostname and where it listens; https only with a certificate that browsers trust, for '
+    'clients accept no other.',
+    applies=LIVE,
+)
+declare(
+    'iroh.connections',
+    Integer(0),
+    20000,
+    'Open connections of the relay of WebXDC channels. 0: no limit.',
+    applies=LIVE,
+)
+declare(
+    'iroh.connections_per_ip',
+    Integer(0),
+    100,
+    'The same from one IP address (IPv6: /64). 0: no limit.',
+    applies=LIVE,
+)
+declare(
+    'iroh.connects_per_minute_per_ip',
+    Integer(0),
+    600,
+    'New connections from one IP address, half of them at once. 0: no limit.',
+    applies=LIVE,
+)
+declare(
+    'iroh.rate',
+    Size(),
+    '1M',
+    'Octets a second that are taken from one connection, two seconds of them at once; what is '
+    'more waits. 0: no limit.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'iroh.queue',
+    Size(65536),
+    '2M',
+    'What waits for a client that reads slowly; what is more is lost, and clients send it again.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'iroh.memory',
+    Size(),
+    '128M',
+    'The same for all clients together, unfinished input included. 0: no limit.',
+    applies=LIVE,
+    unit='octets',
 )

@@ -147,6 +147,7 @@ LOCAL_PORTS = {
     'imaps': 1993,
     'http': 1080,
     'https': 1443,
+    'iroh': 3340,
     'shadowsocks': 8388,
 }
 

@@ -199,6 +199,19 @@ class HttpUrl(Kind):
         return value
 
 
+class RelayUrl(HttpUrl):
+    """Scheme, host and perhaps port of what clients connect to, or nothing."""
+
+    expected = 'a URL such as https://chat.example.org or http://203.0.113.5:3340, without a path'
+
+    def check(self, value: object) -> object:
+        if value == '':
+            return ''
+        if urlsplit(str(super().check(value))).path not in ('', '/'):
+            raise Wrong(self.expected)
+        return value
+
+
 class ProxyPassword(Kind):
     """What opens the Shadowsocks proxy; '' where there is none yet."""
 

@@ -56,6 +56,45 @@ def close(code: int) -> bytes:
     return frame(CLOSE, code.to_bytes(2, 'big'))
 
 
+def frame_at(
+    head: bytearray | memoryview, at: int, limit: int
+) -> tuple[int, bool, bytes, int] | None:
+    """Opcode, whether it ends a message, payload and end of a client's frame that begins at `at`.
+
+    None if it is not all here.  Raises Broken, also if it is no control frame and has more
+    than `limit` octets.
+    """
+    if len(head) - at < 2:
+        return None
+    final, opcode = head[at] & 0x80, head[at] & 0x0F
+    if head[at] & 0x70:
+        raise Broken(PROTOCOL)  # no extension was agreed on
+    if not head[at + 1] & 0x80:
+        raise Broken(PROTOCOL)  # RFC 6455 5.1: clients mask
+    size = head[at + 1] & 0x7F
+    at += 2
+    control = opcode >= CLOSE
+    if control and (not final or size > CONTROL_LIMIT):
+        raise Broken(PROTOCOL)
+    if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
+        raise Broken(PROTOCOL)
+    if size > 125:
+        width = 2 if size == 126 else 8
+        if len(head) - at < width:
+            return None
+        size = int.from_bytes(head[at : at + width], 'big')
+        at += width
+        if size < (126 if width == 2 else 65536):
+            raise Broken(PROTOCOL)  # RFC 6455 5.2: the shortest form
+    if not control and size > limit:
+        raise Broken(TOO_BIG)
+    end = at + 4 + size
+    if len(head) < end:
+        return None
+    payload = _unmask(bytes(head[at + 4 : end]), bytes(head[at : at + 4]))
+    return opcode, bool(final), payload, end
+
+
 class Decoder:
     """Frames from a client.  `limit` bounds a message in octets, over all its frames."""
 
@@ -76,38 +115,14 @@ class Decoder:
 
     def _next(self) -> Event | None:
         """The next frame's event; of kind 0 if it completes nothing; None if it is not all here."""
-        head = self._input
-        if len(head) < 2:
+        found = frame_at(self._input, 0, self._limit - len(self._message))
+        if found is None:
             return None
-        final, opcode = head[0] & 0x80, head[0] & 0x0F
-        if head[0] & 0x70:
-            raise Broken(PROTOCOL)  # no extension was agreed on
-        if not head[1] & 0x80:
-            raise Broken(PROTOCOL)  # RFC 6455 5.1: clients mask
-        size, at = head[1] & 0x7F, 2
-        control = opcode >= CLOSE
-        if control and (not final or size > CONTROL_LIMIT):
-            raise Broken(PROTOCOL)
-        if opcode not in (CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG):
-            raise Broken(PROTOCOL)
-        if size > 125:
-            width = 2 if size == 126 else 8
-            if len(head) < at + width:
-                return None
-            size = int.from_bytes(head[at : at + width], 'big')
-            at += width
-            if size < (126 if width == 2 else 65536):
-                raise Broken(PROTOCOL)  # RFC 6455 5.2: the shortest form
-        if not control and len(self._message) + size > self._limit:
-            raise Broken(TOO_BIG)
-        if len(head) < at + 4 + size:
-            return None
-        mask = bytes(head[at : at + 4])
-        payload = _unmask(bytes(head[at + 4 : at + 4 + size]), mask)
-        del head[: at + 4 + size]
-        if control:
+        opcode, final, payload, end = found
+        del self._input[:end]
+        if opcode >= CLOSE:
             return Event(opcode, payload)
-        return self._part(opcode, bool(final), payload)
+        return self._part(opcode, final, payload)
 
     def _part(self, opcode: int, final: bool, payload: bytes) -> Event:
         if (opcode == CONTINUATION) != bool(self._kind):

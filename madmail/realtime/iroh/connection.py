@@ -1,0 +1,514 @@
+"""One connection: its socket, what waits to be sent, how long it may be silent.
+
+What it says is the business of its `speech`, first HTTP, then the relay protocol.  Reading
+and writing are independent: who does not read loses packets (the newest, for an old one is
+half way through somebody's congestion control already), and goes on being heard.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, Protocol
+
+from madmail.realtime.iroh.derp import Malformed
+from madmail.realtime.iroh.relay import READ, RECEIVE, WRITE, IrohRelay
+
+if TYPE_CHECKING:
+    from madmail.realtime.iroh.switchboard import Switchboard
+
+HELLO_TIME = 10.0  # seconds for a request, and again to say who it is
+SILENCE = 15.0  # seconds without a word after which we ask,
+JITTER = 5.0  # and up to so many more
+PONG_TIME = 5.0  # seconds for the answer
+FRAME_TIME = 15.0  # seconds for a frame that has begun
+STUCK_TIME = 8.0  # seconds in which nothing could be sent
+FAREWELL_TIME = 2.0  # seconds a peer has to close after we did
+MUTE_TIME = 30.0  # seconds until one without a place is closed
+QUEUE_FRAMES = 512  # a connection; its octets are `iroh.queue`
+BURST_TIME = 2  # seconds' worth of `iroh.rate` that may come at once
+CORK = 65536  # octets gathered for one send
+LOW_WATER = 131072  # octets unsent in the kernel at which it takes no more
+HEARERS = 256  # nodes that are told when it goes
+
+TCP_NOTSENT_LOWAT = 25  # tcp(7); not in all versions of Python
+
+# states
+HELLO = 'hello'  # HTTP, or who it is
+OPEN = 'open'
+MUTE = 'mute'  # has no place: heard, not answered
+CLOSING = 'closing'  # has got our last words
+GONE = 'gone'
+
+
+class Speech(Protocol):
+    """What is spoken on a connection."""
+
+    def received(self, view: memoryview) -> int:
+        """Take what is complete, and say how many octets it was.
+
+        May write into `view`.  Raises Malformed.
+        """
+
+    def packet(self, kind: int, source: bytes, body: memoryview | bytes) -> bytes: ...
+
+    def ping(self, data: bytes) -> bytes: ...
+
+    def pong(self, data: bytes) -> bytes: ...
+
+    def gone(self, key: bytes) -> bytes: ...
+
+    def replaced(self) -> bytes: ...
+
+
+class Connection:
+    """On the loop; nothing here blocks.
+
+    PERF: an idle client costs 2.1 KB in all (see benchmarks/iroh.py).
+    """
+
+    __slots__ = (
+        '_asked',
+        '_credit',
+        '_credited',
+        '_deadline',
+        '_hearers',
+        '_kept',
+        '_last_hearer',
+        '_patience',
+        '_peer',
+        '_place',
+        '_pong',
+        '_queue',
+        '_queued',
+        '_reader',
+        '_rest',
+        '_rest_since',
+        '_stream',
+        '_stuck_since',
+        '_writer',
+        'board',
+        'heard',
+        'key',
+        'relay',
+        'speech',
+        'state',
+    )
+
+    def __init__(self, relay: IrohRelay, stream: socket.socket, peer: int) -> None:
+        """`stream` is non-blocking; `peer` has been admitted."""
+        now = time.monotonic()
+        self.relay = relay
+        self.state = HELLO
+        self.speech: Any = None  # a Speech; set before `start`
+        self.key = b''
+        self.board: Switchboard | None = None
+        self.heard = now
+        self._stream = stream
+        self._peer = peer
+        self._deadline = now + HELLO_TIME
+        self._asked = 0.0  # when we pinged
+        self._patience = SILENCE + random.uniform(1.0, JITTER)
+        self._rest = b''  # the beginning of what has not arrived as a whole
+        self._rest_since = 0.0
+        self._kept = 0  # octets that its speech keeps
+        self._queue: deque[bytes] | None = None
+        self._queued = 0
+        self._pong: bytes | None = None  # goes before everything else; the newest is enough
+        self._hearers: set[bytes] | None = None
+        self._last_hearer: bytes = b''
+        self._stuck_since = 0.0
+        self._credit = 0.0
+        self._credited = 0.0
+        self._reader = relay.loop.io(stream.fileno(), READ)
+        self._writer: Any = None
+        self._place = relay.opened(self)
+
+    def start(self) -> None:
+        self._reader.start(self._readable)
+
+    def guard(self, step: Any, *arguments: Any) -> None:
+        """Whatever goes wrong costs this connection only."""
+        if not self.relay.guarded(step, *arguments):
+            self.close()
+
+    def admit(self, peer: int) -> bool:
+        """The peer turned out to be this one; False if it is one too many."""
+        if not self.relay.admit(peer):
+            return False
+        self._peer = peer
+        return True
+
+    # -- input
+
+    def _readable(self) -> None:
+        self.guard(self._take)
+
+    def _take(self) -> None:
+        relay = self.relay
+        scratch, rest = relay.scratch, self._rest
+        begun = len(rest)
+        if begun:
+            scratch[:begun] = rest
+        try:
+            size = self._stream.recv_into(scratch[begun : begun + RECEIVE])
+        except BlockingIOError:
+            return
+        except OSError:
+            size = 0
+        if not size:
+            self.close()
+            return
+        if self.state is CLOSING:
+            return
+        now = self.heard = time.monotonic()
+        end = begun + size
+        at = 0
+        try:
+            while at < end and self.talking():
+                speech = self.speech
+                used = speech.received(scratch[at:end])
+                at += used
+                if not used and self.speech is speech:
+                    break
+        except Malformed:
+            relay.counts.malformed += 1
+            self.close()
+            return
+        if self.state is GONE or self.state is CLOSING:
+            return
+        if self.state is not HELLO:
+            relay.received += size
+            self._spend(size, now)
+        if at < end or begun:
+            self._keep(scratch[at:end], now, at > 0)
+
+    def _keep(self, rest: memoryview, now: float, fresh: bool) -> None:
+        """Keep the beginning of a frame; `fresh` if it is not the same as before."""
+        relay = self.relay
+        growth = len(rest) - len(self._rest)
+        if growth > 0 and not relay.room(growth):
+            relay.counts.dropped += 1
+            self.close()
+            return
+        relay.held += growth
+        if fresh or not self._rest:
+            self._rest_since = now
+        self._rest = bytes(rest)
+
+    def hold(self, octets: int) -> None:
+        """What its speech keeps has grown by so much.  Raises Malformed where there is no room."""
+        if octets > 0 and not self.relay.room(octets):
+            raise Malformed
+        self._kept += octets
+        self.relay.held += octets
+
+    def _spend(self, size: int, now: float) -> None:
+        """Hear no more for a while from who sends too much; nothing is lost."""
+        rate = self.relay.settings['iroh.rate']
+        if not rate:
+            return
+        burst = rate * BURST_TIME
+        credit = min(burst, self._credit + (now - self._credited) * rate) - size
+        self._credit, self._credited = credit, now
+        if credit < 0:
+            self.heard = now - credit / rate  # it is our wish that it is silent
+            self._reader.stop()
+            self.relay.throttle(self)
+
+    def may_send(self, now: float) -> bool:
+        rate = self.relay.settings['iroh.rate']
+        return not rate or self._credit + (now - self._credited) * rate >= 0
+
+    def resume(self) -> None:
+        if self.state is not GONE and not self._reader.active:
+            self._reader.start(self._readable)
+
+    def talking(self) -> bool:
+        """Whether it is still heard."""
+        return self.state is not GONE and self.state is not CLOSING
+
+    # -- as a node
+
+    def enter(self, key: bytes, board: Switchboard) -> None:
+        """It has proved to be the node `key`."""
+        self.key = key
+        now = time.monotonic()
+        if board.enter(self, now):
+            self.board = board
+            self.state = OPEN
+            self._credit, self._credited = self.relay.settings['iroh.rate'] * BURST_TIME, now
+        else:
+            # Closed at once it would be back at once.
+            self.relay.counts.muted += 1
+            self.state = MUTE
+            self._deadline = now + MUTE_TIME
+
+    def pong(self, data: bytes) -> None:
+        """Answer a ping, before anything else that waits."""
+        if self.state is OPEN:
+            if self._writer is None:
+                self._send(self.speech.pong(data))
+            else:
+                self._pong = self.speech.pong(data)
+
+    def reached(self, destination: bytes) -> None:
+        """Remember a node that has got something from here."""
+        if destination != self._last_hearer:
+            self._last_hearer = destination
+            if self._hearers is None:
+                self._hearers = set()
+            if len(self._hearers) < HEARERS:
+                self._hearers.add(destination)
+
+    def replaced(self) -> None:
+        """Another connection of the node has taken over."""
+        self.relay.counts.evicted += 1
+        self.board = None
+        self._forget_queue()
+        self.farewell(self.speech.replaced())
+
+    # -- output
+
+    def deliver(self, frames: memoryview | bytes, count: int = 1) -> None:
+        """Send whole frames, or keep them until they can be; `count` packets."""
+        if self.state is not OPEN:
+            self.relay.counts.unreachable += count
+            return
+        sent = 0
+        relay = self.relay
+        if self._writer is None:
+            try:
+                sent = self._stream.send(frames)
+            except BlockingIOError:
+                pass
+            except OSError:
+                self.close()
+                relay.counts.unreachable += count
+                return
+            relay.sent += sent
+            if sent == len(frames):
+                relay.counts.forwarded += count
+                return
+        left = len(frames) - sent
+        # What has begun must end, so it is kept in any case.
+        if sent:
+            self._put_back(bytes(frames[sent:]))
+            self._watch_writable()
+        elif self._fits(left):
+            self._append(bytes(frames))
+            self._watch_writable()
+        else:
+            relay.counts.dropped += count
+            return
+        relay.counts.forwarded += count
+
+    def say(self, data: bytes) -> None:
+        """Send something of our own, small, that must not be lost."""
+        if self._writer is None and self._queue is None:
+            self._send(data)
+        else:
+            self._append(data)
+
+    def farewell(self, data: bytes) -> None:
+        """Say the last words, and let the peer close."""
+        if self.state is GONE:
+            return
+        if data:
+            self._append(data)
+        self._leave()
+        self.state = CLOSING
+        self._drop_rest()
+        self._deadline = time.monotonic() + FAREWELL_TIME
+        self._flush()
+        self.resume()
+
+    def _fits(self, octets: int) -> bool:
+        limit = self.relay.settings['iroh.queue']
+        queue = self._queue
+        if queue is not None and len(queue) >= QUEUE_FRAMES:
+            return False
+        return self._queued + octets <= limit and self.relay.room(octets)
+
+    def _append(self, data: bytes) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.append(data)
+        self._queued += len(data)
+        self.relay.held += len(data)
+
+    def _watch_writable(self) -> None:
+        if self._writer is None and self.state is not GONE:
+            self._stuck_since = time.monotonic()
+            self._writer = self.relay.loop.io(self._stream.fileno(), WRITE)
+            self._writer.start(self._writable)
+
+    def _writable(self) -> None:
+        self.guard(self._flush)
+
+    def _flush(self) -> None:
+        """Send what can be sent."""
+        while self.state is not GONE:
+            data = self._next()
+            if not data:
+                self._drop_writer()
+                if self.state is CLOSING:
+                    self._shut()
+                return
+            if not self._send(data):
+                return
+
+    def _send(self, data: bytes) -> bool:
+        """Send now; what does not go is kept before everything else, and False."""
+        try:
+            sent = self._stream.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return False
+        if sent:
+            self._stuck_since = time.monotonic()
+            if self.state is OPEN:
+                self.relay.sent += sent
+        if sent == len(data):
+            return True
+        self._put_back(data[sent:] if sent else data)
+        self._watch_writable()
+        return False
+
+    def _next(self) -> bytes:
+        """What to send next; frames are gathered, and a pong goes between two of them."""
+        queue = self._queue
+        pieces = []
+        size = 0
+        if queue and queue[0] == b'':
+            # Mark of a frame that has begun: its rest comes first.
+            queue.popleft()
+            pieces.append(queue.popleft())
+            size = len(pieces[0])
+            self._queued -= size
+        if self._pong is not None:
+            pieces.append(self._pong)
+            self._pong = None
+        taken = size
+        while queue and taken < CORK:
+            piece = queue.popleft()
+            self._queued -= len(piece)
+            size += len(piece)
+            taken += len(piece)
+            pieces.append(piece)
+        self.relay.held -= size
+        if queue is not None and not queue:
+            self._queue = None
+        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
+
+    def _put_back(self, data: bytes) -> None:
+        if self._queue is None:
+            self._queue = deque()
+        self._queue.appendleft(data)
+        self._queue.appendleft(b'')
+        self._queued += len(data)
+        self.relay.held += len(data)
+
+    # -- time
+
+    def look(self, now: float) -> None:
+        """Called every ROUND seconds."""
+        state = self.state
+        if state is OPEN:
+            stuck = self._writer is not None and now - self._stuck_since > STUCK_TIME
+            half = self._rest and now - self._rest_since > FRAME_TIME
+            if stuck or half:
+                self._silent()
+            elif self._asked:
+                if self.heard > self._asked:
+                    self._asked = 0.0
+                elif now - self._asked >= PONG_TIME:
+                    self._silent()
+            elif now - self.heard >= self._patience:
+                self._asked = now
+                # Its content is ours to forget: any word is an answer.
+                self.say(self.speech.ping(random.randbytes(8)))
+        elif now >= self._deadline:
+            if state is HELLO:
+                self._silent()
+            else:
+                self.close()
+
+    def _silent(self) -> None:
+        self.relay.counts.silent += 1
+        self.close()
+
+    def extend(self) -> None:
+        """It has got further, and has time again for the next step."""
+        self._deadline = time.monotonic() + HELLO_TIME
+
+    # -- the end
+
+    def close(self) -> None:
+        """End it now."""
+        if self.state is GONE:
+            return
+        self._leave()
+        self.state = GONE
+        self._drop_writer()
+        self._forget_queue()
+        self._drop_rest()
+        self._reader.stop()
+        self._reader.close()
+        self._stream.close()
+        self.relay.release(self._peer)
+        self.relay.closed(self, self._place)
+
+    def _leave(self) -> None:
+        """Give up the place, and tell those who would answer."""
+        board, self.board = self.board, None
+        if board is None or not board.leave(self):
+            return
+        hearers, self._hearers = self._hearers, None
+        for key in hearers or ():
+            hearer: Any = board.nodes.get(key)
+            if hearer is not None:
+                hearer.told_gone(self.key)
+
+    def told_gone(self, key: bytes) -> None:
+        frame = self.speech.gone(key)
+        if self._fits(len(frame)):
+            self.say(frame)
+
+    def _shut(self) -> None:
+        """Everything is said."""
+        try:
+            self._stream.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.close()
+
+    def _drop_rest(self) -> None:
+        self.relay.held -= len(self._rest) + self._kept
+        self._rest = b''
+        self._kept = 0
+
+    def _forget_queue(self) -> None:
+        """Drop what waits, but for the rest of a frame that has begun."""
+        queue, self._queue = self._queue, None
+        self.relay.held -= self._queued
+        self._queued = 0
+        self._pong = None
+        if queue and queue[0] == b'' and self.state is not GONE:
+            self._put_back(queue[1])
+
+    def _drop_writer(self) -> None:
+        if self._writer is not None:
+            self._writer.stop()
+            self._writer.close()
+            self._writer = None
+
+
+def prepare(stream: socket.socket) -> None:
+    """Options of a TCP connection.  Raises OSError."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # So that what waits does so here, where a pong can overtake it and all is counted.
+    stream.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOW_WATER)
