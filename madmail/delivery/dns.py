@@ -21,6 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import gevent
 
 from madmail import log
+from madmail.account.address import ip_literal
 from madmail.delivery import dns_message
 from madmail.delivery.dns_message import Name, Rcode, Rdata, Type
 from madmail.delivery.dns_servers import Servers
@@ -124,6 +125,15 @@ class Resolver:
             min(one.ttl for one in found),
             all(one.secure for one in found),
         )
+
+    def reach(self, host: str) -> Sequence[str]:
+        """Where to connect for a host of a URL: its addresses, none if they are not known."""
+        literal = ip_literal(host)
+        if literal is not None:
+            return (str(literal),)
+        if host == 'localhost':  # RFC 6761 6.3: never asked of the DNS
+            return ('127.0.0.1', '::1')
+        return self.addresses(host).values
 
     def txt(self, name: str) -> Answer[bytes]:
         """One value a record, its strings joined."""

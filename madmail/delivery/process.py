@@ -23,6 +23,8 @@ from madmail.delivery.route import Router
 from madmail.delivery.tracker import Tracker
 from madmail.master.control import NotRunning, Refused, ask
 from madmail.metrics import bandwidth
+from madmail.realtime.push.sender import Sender, ShardBox
+from madmail.realtime.push.service import Service
 from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.store.control import Control, LiveSettings
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 POLL = 5.0  # seconds between two looks at an outbox that announced nothing
 STUCK = 120.0  # seconds without a turn after which the courier counts as stuck
 RETIRE_TIME = 10.0  # seconds that entries under way get to end
+PUSH_TIME = 3.0  # seconds that notifications under way get
 EXPIRE_TIME = 60.0  # seconds between two looks for entries that are too old
 FLUSH_TIME = 30.0  # seconds between two writings of the tracker
 TIDY_TIME = 5.0  # seconds between two looks at idle connections
@@ -79,6 +82,13 @@ class CourierRole:
             resolver,
             self._federation,
         )
+        # It has the clients of the shards, the resolver and the way of working: a process of
+        # its own would cost the memory of one, for a few requests.
+        self.sender = Sender(
+            {client.index: ShardBox(client) for client in self._clients},
+            Service(settings, resolver.reach),
+            settings,
+        )
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
         self._loops: list[gevent.Greenlet] = []
@@ -100,23 +110,28 @@ class CourierRole:
         self._context.bus.subscribe(
             'exchanger', lambda data: self._polling.poll(str(data.get('poll', '')))
         )
-        self._context.bus.subscribe('settings', lambda data: self._live.reload())
+        self._context.bus.subscribe('settings', lambda data: self._settings_changed())
+        self._context.bus.subscribe('push', lambda data: self.sender.wake(data.get('shard')))
         self._loops = [gevent.spawn(self._work, shard) for shard in self._outboxes]
         self._loops.append(gevent.spawn(self._upkeep))
         self._polling.start()
+        self.sender.start()
 
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
         self._live.refresh()
         now = time.monotonic()
-        return all(not loop.dead for loop in self._loops) and all(
-            now - turned < STUCK for turned in self._turned.values()
+        return (
+            all(not loop.dead for loop in self._loops)
+            and all(now - turned < STUCK for turned in self._turned.values())
+            and self.sender.alive()
         )
 
     def retire(self) -> None:
         self._retiring = True
         self._rouse(self._wake)
         self._polling.stop()
+        self.sender.stop(PUSH_TIME)
         self.courier.finish(RETIRE_TIME)
         gevent.killall(self._loops)
         for client in self._clients:
@@ -124,6 +139,7 @@ class CourierRole:
         self._relaying.close()
         self._weigh()
         self.tracker.flush(self._control)
+        self._count()
 
     def statistics(self) -> dict[str, Any]:
         courier = self.courier
@@ -134,9 +150,21 @@ class CourierRole:
             'under_way': courier.under_way,
             'destinations_down': len(courier.schedule.down()),
             **self._polling.statistics(),
+            **self.sender.statistics(),
         }
 
     # -- inside
+
+    def _settings_changed(self) -> None:
+        self._live.reload()
+        self.sender.wake()
+
+    def _count(self) -> None:
+        """Keep how many notifications were sent."""
+        sent = self.sender.unwritten
+        if sent:
+            self._control.add_traffic({'notified': sent})
+            self.sender.unwritten -= sent
 
     def _reload(self) -> None:
         self._federation.reload()
@@ -193,6 +221,7 @@ class CourierRole:
                 if now - flushed >= FLUSH_TIME:
                     flushed = now
                     self.tracker.flush(self._control)
+                    self._count()
                     self._weigh()
             except Exception as error:
                 _log.exception('upkeep failed', error)

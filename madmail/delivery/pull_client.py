@@ -1,4 +1,5 @@
-"""Small HTTP requests to an exchanger: one connection, bounded answers, bounded time.
+"""Small HTTP requests to an exchanger or another service: one connection, bounded answers,
+bounded time.
 
 Redirects are not followed: a token goes to the host it was given for.
 """
@@ -42,7 +43,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 class PullClient:
-    """All requests to one exchanger, one after the other."""
+    """Requests to one place, one after the other."""
 
     def __init__(
         self,

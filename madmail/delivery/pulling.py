@@ -27,7 +27,6 @@ from gevent import get_hub
 from gevent.event import Event
 
 from madmail import log
-from madmail.account.address import ip_literal
 from madmail.delivery.arrival import Arrival, size_limit
 from madmail.delivery.dns import Resolver
 from madmail.delivery.exchanger import LEAST_INTERVAL, BadUrl, place
@@ -435,15 +434,7 @@ class Polling:
         where = place(row.url)
         verify = trusts_names(where.host) if row.verify is None else row.verify
         context = self._verified if verify else self._unverified
-        return PullClient(where, context, self._addresses, verify=verify)
-
-    def _addresses(self, host: str) -> Sequence[str]:
-        literal = ip_literal(host)
-        if literal is not None:
-            return (str(literal),)
-        if host == 'localhost':  # RFC 6761 6.3: never asked of the DNS
-            return ('127.0.0.1', '::1')
-        return self._resolver.addresses(host).values
+        return PullClient(where, context, self._resolver.reach, verify=verify)
 
     def _write(self) -> None:
         while True:

@@ -208,7 +208,12 @@ class Router:
             if own or outbox:
                 own_id = base + self._own.to_bytes(2, 'big')
                 results.append(
-                    (own, self._store.deliver(body, own, delivery_id=own_id, outbox=outbox))
+                    (
+                        own,
+                        self._store.deliver(
+                            body, own, delivery_id=own_id, outbox=outbox, quiet=sender
+                        ),
+                    )
                 )
         finally:
             # In any case: the others still read the body.

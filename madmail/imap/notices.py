@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 MAX_LINES = 500  # LIST and METADATA responses that wait
 MAX_KNOWN = 1000  # mailbox names whose events are remembered
-SECRET = '/private/devicetoken'  # never told unasked: some clients cannot read it
 
 _KINDS = {
     'MESSAGENEW': Tell.EXISTS,
@@ -173,14 +172,13 @@ class Notices:
         return self._queue(responses.list_(attributes, event.name, utf8=self._session.utf8))
 
     def metadata(self, event: MetadataChanged, name: str) -> bool:
-        entries = [entry for entry in event.entries if entry != SECRET]
         if event.mailbox_id:
             wanted = 'MAILBOXMETADATACHANGE' in self.events(name)
         else:
             wanted = any('SERVERMETADATACHANGE' in group.events for group in self.groups)
-        if not wanted or not entries:
+        if not wanted:
             return False
-        return self._queue(responses.metadata_names(name, entries, self._session.utf8))
+        return self._queue(responses.metadata_names(name, event.entries, self._session.utf8))
 
     def mailbox_gone(self, mailbox_id: int) -> None:
         self._dirty.pop(mailbox_id, None)

@@ -16,6 +16,7 @@ from madmail.shard.calls import CallRefused, body_fields, body_from
 from madmail.shard.methods_accounts import AccountMethods
 from madmail.shard.methods_exchange import ExchangeMethods
 from madmail.shard.methods_mail import MailMethods
+from madmail.shard.methods_push import PushMethods
 from madmail.shard.methods_status import StatusMethods
 from madmail.shard.methods_upkeep import UpkeepMethods
 from madmail.store.interface import MailboxExists, MailboxMissing, OutboxEntry, OverQuota, StoreFull
@@ -50,6 +51,7 @@ class ShardMethods:
             **UpkeepMethods(shard).methods,
             **MailMethods(shard).methods,
             **ExchangeMethods(shard).methods,
+            **PushMethods(shard).methods,
         }
 
     def call(self, method: object, params: object) -> dict[str, Any]:

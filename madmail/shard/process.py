@@ -40,6 +40,7 @@ from madmail.shard.calls import ShardClients
 from madmail.shard.handoff import Bequest, Inheritance
 from madmail.shard.methods import ShardMethods
 from madmail.shard.methods_exchange import News
+from madmail.shard.methods_push import Due
 from madmail.shard.reception import Reception
 from madmail.shard.sessions import Sessions
 from madmail.shard.wire import READ, Wire
@@ -89,6 +90,7 @@ class Shard:
         settings = self.settings
         self._live = LiveSettings(self.context.state_dir, settings)
         self.store: Store = open_store(self.directory, **room(settings))
+        self.store.notifying = settings['push.mode'] != 'off'
         self.blocklist = Blocklist(self.context.state_dir)
         self.admission = Admission(
             settings,
@@ -129,7 +131,9 @@ class Shard:
             connected=self.sessions.count,
             forget=self.accounts.forget,
         )
+        self.due = Due(lambda: self.context.bus.publish('push', {'shard': self.context.index}))
         self.store.observer = self._observe
+        self.store.announce_due = self.due.tell
         self.presence = Presence(self.context.bus)
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
@@ -148,7 +152,7 @@ class Shard:
         """The heartbeat goes the way of a write: through the commit thread to disk."""
         self.store.barrier()
         if self._live.refresh():
-            self.store.limit(**room(self.settings))
+            self._apply()
         return True
 
     def retire(self) -> None:
@@ -189,6 +193,7 @@ class Shard:
             'traffic': self.router.traffic.as_dict(),
             'durable': self.router.durable.as_dict(),
             'queued': sum(self.store.outbox_count().values()),
+            'push_waiting': self.store.push_waiting(),
             'registrations_refused': dict(self.admission.refused),
         }
 
@@ -210,7 +215,11 @@ class Shard:
 
     def _refresh(self) -> None:
         self._live.reload()
+        self._apply()
+
+    def _apply(self) -> None:
         self.store.limit(**room(self.settings))
+        self.store.notifying = self.settings['push.mode'] != 'off'
 
     def _observe(self, events: Sequence[Event]) -> None:
         self.boxes.events(events)

@@ -167,6 +167,9 @@ class Accounts(Database):
                 'SELECT id, messages FROM mailboxes WHERE account_id = ?', (account_id,)
             ).fetchall()
             for statement in (
+                'DELETE FROM push_due WHERE token_id IN'
+                ' (SELECT id FROM push_tokens WHERE account_id = ?)',
+                'DELETE FROM push_tokens WHERE account_id = ?',
                 'DELETE FROM accounts WHERE id = ?',
                 'DELETE FROM mailboxes WHERE account_id = ?',
                 'DELETE FROM subscriptions WHERE account_id = ?',

@@ -61,6 +61,7 @@ class Route(NamedTuple):
     account_id: int
     inbox_id: int
     quota: int  # bytes; -1 = the relay's default
+    devices: int  # 0 = no device of it is to be told of mail; see store.devices
 
 
 class Database:
@@ -169,7 +170,8 @@ class Database:
             routes.move_to_end(address)
             return route
         row = tx.execute(
-            'SELECT a.id, m.id, a.quota FROM accounts a'
+            'SELECT a.id, m.id, a.quota,'
+            ' EXISTS (SELECT 1 FROM push_tokens WHERE account_id = a.id) FROM accounts a'
             " JOIN mailboxes m ON m.account_id = a.id AND m.name = 'INBOX' WHERE a.address = ?",
             (address,),
         ).fetchone()

@@ -8,8 +8,8 @@ from collections.abc import Generator, Sequence
 from madmail.store.changes import INSERT
 from madmail.store.commit import Transaction, Work
 from madmail.store.database import Route
+from madmail.store.devices import Devices
 from madmail.store.interface import INLINE_LIMIT, Appended, Body, OutboxEntry, Outcome
-from madmail.store.mailboxes import Mailboxes
 from madmail.store.room import Trim
 
 DAY = 86_400  # seconds; a delivery id is known for the rest of the day and all of the next
@@ -21,7 +21,7 @@ _LETTER = {Outcome.STORED: 's', Outcome.UNKNOWN: 'u', Outcome.OVER_QUOTA: 'q'}
 _OUTCOME = {letter: outcome for outcome, letter in _LETTER.items()}
 
 
-class Delivering(Mailboxes):
+class Delivering(Devices):
     """The part of the store that delivers."""
 
     _purge_at = 0.0
@@ -33,6 +33,7 @@ class Delivering(Mailboxes):
         *,
         delivery_id: bytes,
         outbox: Sequence[OutboxEntry] = (),
+        quiet: str = '',
     ) -> list[Outcome]:
         """Store one body for many accounts and remote domains, in one transaction.
 
@@ -41,7 +42,8 @@ class Delivering(Mailboxes):
         the outcomes of the first time, so a caller that lost the answer may ask again;
         it must then name the same addresses (ValueError).  Only when nothing was stored
         and a mailbox was full, it is tried anew.  Without a body only a repetition is
-        possible (ValueError).  Raises StoreFull.
+        possible (ValueError).  Devices of the accounts are to be told, but for those of
+        the address `quiet`.  Raises StoreFull.
         """
         data = blob = None
         size = 0
@@ -56,7 +58,7 @@ class Delivering(Mailboxes):
         # thread switches, the rest COMMIT with its fsync; in groups of 50 writers 80 us,
         # and each further recipient 20 us (benchmarks/store.py).
         def work(tx: Transaction) -> Generator[None, None, list[Outcome]]:
-            return self._delivery(tx, data, blob, size, addresses, delivery_id, outbox)
+            return self._delivery(tx, data, blob, size, addresses, delivery_id, outbox, quiet)
 
         job: Work[list[Outcome]] = work
         outcomes = self._with_room(job, (blob,))
@@ -75,6 +77,7 @@ class Delivering(Mailboxes):
         addresses: Sequence[str],
         delivery_id: bytes,
         outbox: Sequence[OutboxEntry],
+        quiet: str = '',
     ) -> Generator[None, None, list[Outcome]]:
         now = int(time.time())
         day = now // DAY
@@ -90,6 +93,7 @@ class Delivering(Mailboxes):
         # First decide, then write: what cannot be done then costs no rollback.
         found: dict[str, Outcome] = {}
         places: list[tuple[Route, Trim]] = []
+        silent = 0  # account id
         for address in addresses:
             if address in found:
                 continue
@@ -103,6 +107,8 @@ class Delivering(Mailboxes):
             else:
                 found[address] = Outcome.STORED
                 places.append((route, trim))
+                if address == quiet:
+                    silent = route.account_id
             yield
         refs = len(places) + len(outbox)
         if refs:
@@ -116,6 +122,8 @@ class Delivering(Mailboxes):
             uid, modseq = self._allocate(tx, route.inbox_id, 1, 1, size)
             tx.execute(INSERT, (route.inbox_id, uid, 0, '', now, size, modseq, body_id))
             tx.events.append(Appended(route.inbox_id, (uid,), modseq))
+            if route.devices and self.notifying and route.account_id != silent:
+                self._make_due(tx, route.account_id, now)
             yield
         outcomes = [found[address] for address in addresses]
         # Nothing stored because mailboxes are full: who asks again may find room.

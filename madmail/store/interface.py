@@ -137,6 +137,26 @@ Event = (
 Observer = Callable[[Sequence[Event]], None]
 
 
+class DueToken(NamedTuple):
+    """A device that is to be told that there is mail."""
+
+    id: int
+    token: str  # opaque, for the notification service only
+    since: int  # Unix time of the first message that it is about
+    tries: int  # that failed
+    news: int  # another number after each message that came
+
+
+class Settled(NamedTuple):
+    """What became of a DueToken."""
+
+    id: int
+    news: int  # as it was taken
+    tries: int = 0  # that failed, this one too
+    next_try: int = 0  # Unix time; 0 = nothing more to do for it
+    gone: bool = False  # the notification service does not know it any more
+
+
 class Purged(NamedTuple):
     """What a call of `purge` did."""
 
@@ -330,10 +350,12 @@ class Store(Protocol):
         *,
         delivery_id: bytes,
         outbox: Sequence[OutboxEntry] = (),
+        quiet: str = '',
     ) -> list[Outcome]:
         """Store one body for many accounts and remote domains, in one transaction.
 
-        One outcome an address.  A `delivery_id` (16 random octets) that was
+        Devices of the accounts are to be told of it, but for those of the address
+        `quiet`, who sent it.  One outcome an address.  A `delivery_id` (16 random octets) that was
         seen within the last day changes nothing and gives the outcomes of the
         first time, so a caller that lost the answer may ask again.
         """
@@ -409,6 +431,32 @@ class Store(Protocol):
     def set_metadata(
         self, account_id: int, mailbox_id: int, changes: dict[str, bytes | None]
     ) -> None: ...
+
+    # -- devices, see store.devices
+    notifying: bool  # whether deliveries make tokens due
+    announce_due: Callable[[], object]  # called when some are; must not block
+
+    def device_tokens(self, account_id: int) -> list[str]:
+        """Push tokens that are good, longest ago renewed first."""
+
+    def add_device_token(self, account_id: int, token: str, limit: int) -> None:
+        """Add or renew one; of more than `limit` the oldest go.  Raises MailboxMissing."""
+
+    def remove_device_tokens(self, account_id: int) -> None: ...
+    def forget_old_tokens(self) -> int:
+        """Remove a slice of those that are not good any more; how many."""
+
+    def push_due(self, now: int, limit: int, skip: Sequence[int] = ()) -> list[DueToken]:
+        """Tokens to be told now, longest due first, but for the ids `skip`."""
+
+    def push_next(self, now: int) -> int:
+        """When the next one comes due after `now`, Unix time; 0 = none waits."""
+
+    def push_waiting(self) -> int:
+        """How many tokens are to be told, now or later."""
+
+    def push_settle(self, outcomes: Sequence[Settled]) -> int:
+        """Take over what became of some; how many are due again for newer messages."""
 
     # -- upkeep: bounded slices, see store.purging
     def expire(

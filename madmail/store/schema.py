@@ -32,6 +32,8 @@ Notes on the shard's tables:
 - `meta` holds the octets that object ids are salted with (RFC 8474), as two numbers.
 - `leased_until` of an outbox entry is when it may be taken again by others than who has
   taken it: another relay that fetches, or the courier where both may.
+- `push_due` is beside `push_tokens`, because its rows change with every message and
+  tokens are long; see store.devices.
 - `delivered` remembers delivery ids for a day or two, by day, so that it needs
   no second index to be purged.
 """
@@ -150,6 +152,35 @@ SHARD: Sequence[Migration] = (
             received INTEGER NOT NULL,
             sent INTEGER NOT NULL,
             PRIMARY KEY (account_id, month)) WITHOUT ROWID""",
+    ),
+    (
+        # Ids are never given again: what is said of a token must not hit another.
+        """CREATE TABLE push_tokens (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            account_id INTEGER NOT NULL,
+            token TEXT NOT NULL,
+            renewed INTEGER NOT NULL)""",
+        'CREATE INDEX push_tokens_account ON push_tokens (account_id)',
+        'CREATE INDEX push_tokens_renewed ON push_tokens (renewed)',
+        """CREATE TABLE push_due (
+            token_id INTEGER PRIMARY KEY,
+            since INTEGER NOT NULL,
+            latest INTEGER NOT NULL,
+            news INTEGER NOT NULL,
+            tries INTEGER NOT NULL,
+            next_try INTEGER NOT NULL)""",
+        'CREATE INDEX push_due_next ON push_due (next_try)',
+        # They were one annotation, a line a token: its day and itself.
+        """INSERT INTO push_tokens (account_id, token, renewed)
+            WITH RECURSIVE lines (account_id, line, rest) AS (
+                SELECT account_id, '', CAST(value AS TEXT) || char(10) FROM metadata
+                WHERE mailbox_id = 0 AND name = '/private/devicetoken'
+                UNION ALL
+                SELECT account_id, substr(rest, 1, instr(rest, char(10)) - 1),
+                substr(rest, instr(rest, char(10)) + 1) FROM lines WHERE rest <> '')
+            SELECT account_id, substr(line, instr(line, ' ') + 1), CAST(line AS INTEGER)
+            FROM lines WHERE line <> ''""",
+        "DELETE FROM metadata WHERE mailbox_id = 0 AND name = '/private/devicetoken'",
     ),
 )
 

@@ -2,8 +2,8 @@
 
 Each module adds one noun to the one before: `database` (connections, bodies,
 removal), `accounts`, `messages` (reading), `room` (quota), `changes` (APPEND,
-STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `delivering`, `outbox`, `leases`, `purging`.  How
-writes become durable is in `commit`, the tables in `schema`.
+STORE, EXPUNGE, COPY, MOVE), `mailboxes`, `devices`, `delivering`, `outbox`, `leases`,
+`purging`.  How writes become durable is in `commit`, the tables in `schema`.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ class MemoryStore:
         *,
         delivery_id: bytes,
         outbox: Sequence[OutboxEntry] = (),
+        quiet: str = '',
     ) -> list[Outcome]:
         assert len(delivery_id) == 16
         if self.disk_full:

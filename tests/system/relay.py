@@ -109,6 +109,8 @@ class Relay:
             'tls': {'mode': 'self_signed'},
             'processes': {'gates': 1, 'shards': 2},
             'limits': dict(OPEN_LIMITS),
+            # Nobody is there: no test reaches the real service.
+            'push': {'url': 'http://127.0.0.1:9/notify'},
         }
         self.options = merge(base, options or {})
         self.domain: str = self.options['domain']

@@ -4,18 +4,15 @@
 kept in the store, for the account ('' in commands, mailbox id 0) or for a
 mailbox.
 
-`/private/devicetoken` is a set of push tokens of the account, whatever mailbox
-a client names (Delta Chat names INBOX).  Each SETMETADATA adds its token or
-renews it; the oldest fall out.  It is kept as one value, a line a token,
-`<day> <token>`, in order of the last renewal, where the day is Unix time
-rounded down: when exactly a device was on is nobody's business.  It is told
-only to a client that asks for exactly this entry.
+`/private/devicetoken` is the set of push tokens of the account (see store.devices),
+whatever mailbox a client names (Delta Chat names INBOX).  Each SETMETADATA adds its
+token or renews it, an empty one does nothing, NIL removes all; the oldest fall out.
+It is told only to a client that asks for exactly this entry.
 """
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +25,14 @@ if TYPE_CHECKING:
 
 capability('METADATA')
 
+
+def _push(session: ImapSession) -> str:
+    """Clients give their tokens where they see it."""
+    return 'XDELTAPUSH' if session.shard.settings['push.mode'] != 'off' else ''
+
+
+capability(_push)
+
 DEVICE_TOKEN = '/private/devicetoken'
 MAX_TOKEN = 4096  # octets
 MAX_TOKENS = 20  # an account
@@ -35,7 +40,6 @@ MAX_VALUE = 65536  # octets of any other value
 MAX_ENTRIES = 100  # a mailbox, or the account's own
 MAX_ACCOUNT_ENTRIES = 1000  # the account with all its mailboxes
 MAX_ACCOUNT_OCTETS = 1024 * 1024  # of values, likewise
-DAY = 86400  # seconds
 
 _TOKEN = re.compile(rb'[\x21-\x7e]+\Z')
 
@@ -63,7 +67,6 @@ def get_metadata(session: ImapSession, command: Command) -> bytes:
     assert isinstance(arguments, GetMetadata)
     mailbox_id = _mailbox_id(session, arguments.mailbox)
     known = dict(session.shard.store.metadata(session.account.id, mailbox_id))
-    tokens = known.pop(DEVICE_TOKEN, None)
     if not arguments.mailbox:
         for entry, read in SERVER_ENTRIES.items():
             value = read(session)
@@ -72,11 +75,9 @@ def get_metadata(session: ImapSession, command: Command) -> bytes:
     found: dict[str, bytes] = {}
     for asked in arguments.entries:
         if asked == DEVICE_TOKEN:
-            if mailbox_id and tokens is None:
-                stored = session.shard.store.metadata(session.account.id, 0)
-                tokens = stored.get(DEVICE_TOKEN)
+            tokens = session.shard.store.device_tokens(session.account.id)
             if tokens:
-                found[asked] = b' '.join(token for _, token in device_tokens(tokens))
+                found[asked] = ' '.join(tokens).encode('ascii')
             continue
         for entry, value in known.items():
             if _covers(asked, entry, arguments.depth):
@@ -100,11 +101,10 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
     account_id = session.account.id
     mailbox_id = _mailbox_id(session, arguments.mailbox)
     changes: dict[str, bytes | None] = {}
-    tokens: dict[str, bytes | None] = {}
+    tokens: list[str | None] = []
     for entry, value in arguments.values:
         if entry == DEVICE_TOKEN:
-            present = store.metadata(account_id, 0).get(DEVICE_TOKEN, b'')
-            tokens[entry] = None if value is None else with_token(present, value, time.time())
+            tokens.append(None if value is None else _token(value))
             continue
         if not arguments.mailbox and not entry.startswith('/private/'):
             return b'NO [NOPERM] Server entries are set by the operator'
@@ -120,13 +120,13 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
         changes[entry] = value
     if changes:
         _bounded(session, mailbox_id, changes)
-    if tokens and not mailbox_id:
-        changes.update(tokens)
-        tokens = {}
     if changes:
         store.set_metadata(account_id, mailbox_id, changes)
-    if tokens:
-        store.set_metadata(account_id, 0, tokens)
+    for token in tokens:
+        if token is None:
+            store.remove_device_tokens(account_id)
+        elif token:
+            store.add_device_token(account_id, token, MAX_TOKENS)
     return b'OK Setmetadata completed'
 
 
@@ -141,28 +141,18 @@ def _bounded(session: ImapSession, mailbox_id: int, changes: dict[str, bytes | N
     entries, octets = store.metadata_usage(session.account.id)
     entries += len(kept) - len(present)
     octets += sum(map(len, kept.values())) - sum(map(len, present.values()))
-    own = len(kept) - (DEVICE_TOKEN in kept)
-    if own > MAX_ENTRIES or entries > MAX_ACCOUNT_ENTRIES or octets > MAX_ACCOUNT_OCTETS:
+    if len(kept) > MAX_ENTRIES or entries > MAX_ACCOUNT_ENTRIES or octets > MAX_ACCOUNT_OCTETS:
         # RFC 5464 4.3
         raise Bad('Too many entries', status=b'NO', code=b'METADATA TOOMANY')
 
 
-def device_tokens(value: bytes) -> list[tuple[int, bytes]]:
-    """(Unix time of the day it was renewed, token), longest ago first."""
-    return [
-        (int(day), token) for day, _, token in (line.partition(b' ') for line in value.split(b'\n'))
-    ]
-
-
-def with_token(value: bytes, token: bytes, now: float) -> bytes:
-    """The stored value with one token added or renewed; raises Bad."""
-    if len(token) > MAX_TOKEN:
+def _token(value: bytes) -> str:
+    """A token as it is kept; raises Bad."""
+    if len(value) > MAX_TOKEN:
         raise Bad('Token is too long', status=b'NO', code=b'METADATA MAXSIZE %d' % MAX_TOKEN)
-    if not _TOKEN.match(token):
+    if value and not _TOKEN.match(value):
         raise Bad('Token is not printable ASCII', status=b'NO')
-    kept = [pair for pair in device_tokens(value) if pair[1] != token] if value else []
-    kept.append((int(now) // DAY * DAY, token))
-    return b'\n'.join(b'%d %s' % pair for pair in kept[-MAX_TOKENS:])
+    return value.decode('ascii')
 
 
 def _mailbox_id(session: ImapSession, name: str) -> int:
