@@ -199,3 +199,20 @@ def test_a_bad_configuration_is_exit_3(tmp_path: Path) -> None:
     )
     assert done.returncode == 3
     assert done.stderr == f'Error: {config}:1: domian: unknown setting; did you mean domain?\n'
+
+
+def test_provision_says_what_it_does_and_refuses_what_it_does_not_know() -> None:
+    def provision(*words: str) -> subprocess.CompletedProcess[str]:
+        script = CHECKOUT / 'scripts' / 'provision'
+        return subprocess.run(
+            [str(script), *words], capture_output=True, text=True, timeout=30, check=False
+        )
+
+    asked = provision('--help')
+    assert asked.returncode == 0
+    assert '/var/lib/madmail' in asked.stdout
+    assert '#' not in asked.stdout
+    unknown = provision('--domian', 'chat.example.org')
+    assert unknown.returncode == 2
+    assert 'unknown argument --domian' in unknown.stderr
+    assert subprocess.run(['bash', '-n', str(CHECKOUT / 'scripts' / 'provision')]).returncode == 0
