@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from madmail.imap import responses
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.syntax import Bad, Command, GetMetadata, SetMetadata
+from madmail.realtime.iroh.url import relay_url
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
@@ -52,12 +53,17 @@ def _recipients(session: ImapSession) -> bytes:
     return b'%d' % (session.shard.settings['limits.max_recipients'] or 0xFFFFFFFF)
 
 
+def _iroh(session: ImapSession) -> bytes:
+    return relay_url(session.shard.settings, session.shard.presence.has).encode()
+
+
 # Entry of the server: its value for the client that asks, b'' for none.
 SERVER_ENTRIES: dict[str, Callable[[ImapSession], bytes]] = {
     '/shared/comment': _text('relay.comment'),
     '/shared/admin': _text('relay.admin'),
     # Without it clients split large groups into several mails and register no push tokens.
     '/shared/vendor/deltachat/maxsmtprecipients': _recipients,
+    '/shared/vendor/deltachat/irohrelay': _iroh,
 }
 
 
