@@ -16,9 +16,10 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from typing import Any
+from typing import Any, Protocol
 
-from madmail.gate.gate import WRITE, Gate, receive, say_goodbye, send
+from madmail.gate.deadlines import Deadlines
+from madmail.gate.gate import WRITE, Octets, receive, say_goodbye, send
 
 LINGER = 30.0  # seconds a client has to read the rest when its shard is done
 FAREWELL_TIME = 2.0  # seconds a client has to close after we did
@@ -26,6 +27,46 @@ FAREWELL_TIME = 2.0  # seconds a client has to close after we did
 CLIENT_ENDED = 1  # has said everything, or the shard hears no more
 SHARD_ENDED = 2
 ENDED = 4  # closed
+
+
+class Counts(Protocol):
+    pipes: int  # open now
+
+
+class Peers(Protocol):
+    @property
+    def closed(self) -> Any:
+        """Called with the peer of a pipe that has ended."""
+
+
+class Surroundings(Protocol):
+    """What pipes share; a gate, for example."""
+
+    @property
+    def loop(self) -> Any: ...
+
+    @property
+    def scratch(self) -> memoryview: ...
+
+    @property
+    def counts(self) -> Counts: ...
+
+    @property
+    def deadlines(self) -> Deadlines: ...
+
+    @property
+    def peers(self) -> Peers: ...
+
+    @property
+    def imap(self) -> dict[Any, int]: ...
+
+    @property
+    def imap_octets(self) -> Octets: ...
+
+    @property
+    def smtp_octets(self) -> Octets: ...
+
+    def crashed(self, error: BaseException) -> None: ...
 
 
 class Pipe:
@@ -55,8 +96,8 @@ class Pipe:
 
     def __init__(
         self,
-        gate: Gate,
-        peer: int,
+        gate: Surroundings,
+        peer: Any,
         imap: bool,
         client: socket.socket,
         client_reader: Any,

@@ -38,6 +38,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from madmail import log
 from madmail.tls.context import ServerTLS, Unusable
+from madmail.web import iroh
 from madmail.web.peers import Connections, peer, trusted
 from madmail.web.webimap import socket as websocket
 
@@ -86,6 +87,7 @@ class Worker(GeventWorker):
         self._services = services
         self._settings = services.settings
         self._connections = Connections()
+        self._passages = iroh.Passages(services, self._connections)
         self._tls: ServerTLS | None = None
         plain, secure = self.app.brief.http, self.app.brief.https
         self._secure: set[Any] = set(self.sockets[plain : plain + secure])
@@ -162,6 +164,7 @@ class Worker(GeventWorker):
             count('refused_connections')
             client.close()
             return
+        passed_on = False
         try:
             if host:
                 count('connections')
@@ -175,16 +178,17 @@ class Worker(GeventWorker):
                 )
                 with gevent.Timeout(HANDSHAKE_TIME):
                     client.do_handshake()
-            self._serve(listener, client, addr)
+            passed_on = self._serve(listener, client, addr, host)
         except (OSError, gevent.Timeout):
             pass  # it went away, or never spoke
         except Exception as error:
             _log.exception('connection failed', error)
         finally:
-            self._connections.leave(host)
-            if host:
-                self._weigh(client)
-            client.close()
+            if not passed_on:
+                self._connections.leave(host)
+                if host:
+                    self._weigh(client)
+                client.close()
 
     def _weigh(self, client: Any) -> None:
         """Count the octets of a connection, TLS included."""
@@ -196,8 +200,8 @@ class Worker(GeventWorker):
         self._services.counters.count('octets_received', received)
         self._services.counters.count('octets_sent', sent)
 
-    def _serve(self, listener: Any, client: Any, addr: Any) -> None:
-        """Requests one after the other."""
+    def _serve(self, listener: Any, client: Any, addr: Any, host: str) -> bool:
+        """Requests one after the other; True if the connection is somebody else's now."""
         parser = _Parser(self.cfg, client, addr)
         name = self._names.get(listener, 'localhost')
         while True:
@@ -209,29 +213,31 @@ class Worker(GeventWorker):
                 with gevent.Timeout(self.cfg.keepalive, False):
                     request = next(parser)
             except (StopIteration, NoMoreData):
-                return
+                return False
             except ParseException as error:
                 self._refuse(client, error)
-                return
+                return False
             finally:
                 self._idle.discard(client)
             if request is None:
-                return
+                return False
             self._services.counters.count('requests')
             request.proxy_protocol_info = {}
             request.body.close_connection = request.force_close
             if isinstance(client, ssl.SSLSocket):
                 request.scheme = 'https'
+            if iroh.wanted(self._services, request.path):
+                return self._passages.serve(request, parser.unreader, client, addr[0], host)
             if websocket.wanted(request.path, request.headers):
                 self._services.refresh()
                 websocket.serve(self._services, request, client, addr[0])
-                return
+                return False
             try:
                 self.handle_request(name, request, client, addr)
             except StopIteration:
-                return
+                return False
             if not self.alive:
-                return
+                return False
 
     def _refuse(self, client: Any, error: ParseException) -> None:
         """Answer what is no request, without a word of what it said."""

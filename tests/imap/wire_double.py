@@ -11,8 +11,10 @@ import gevent
 from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
+from madmail.bus.embedded import Bus
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
+from madmail.realtime.presence import Presence
 from madmail.settings import Settings
 from madmail.shard.wire import OUTPUT_LIMIT, Gone, Idle
 from madmail.store.interface import Account, Store
@@ -142,6 +144,8 @@ class ShardDouble:
         self.store.observer = self.boxes.events
         self.domain = 'chat.example'
         self.hostname = 'chat.example'
+        self.bus = Bus(lambda frame: None)
+        self.presence = Presence(self.bus)
         self._pool = ThreadPool(2)
 
     def spool(self) -> Spool:
