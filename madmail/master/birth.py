@@ -112,7 +112,7 @@ def _become(
             listeners=listeners,
             shared=arbiter.plan.shared,
             takeover=takeover,
-            shared_tls=arbiter.tls if kind.renewal is Renewal.OVERLAP else None,
+            shared_tls=arbiter.tls if kind.renewal in (Renewal.OVERLAP, Renewal.STAY) else None,
             channel=channel,
         )
 

@@ -146,6 +146,14 @@ IROH = Kind(
     aware_of=('https',),
 )
 
+TURN = Kind(
+    'turn',
+    'madmail.realtime.turn.process:TurnRole',
+    Renewal.STAY,
+    ('turn', 'turn/udp', 'turns'),
+    switched=True,
+)
+
 
 def cores() -> int:
     """Processors this process may use."""
@@ -196,6 +204,9 @@ def relay() -> Plan:
             return int(any(settings[f'listen.{name}'] for name in WEB_LISTENERS))
         if kind is SHADOWSOCKS:
             return int(settings['shadowsocks.enabled'] and bool(settings['listen.shadowsocks']))
+        if kind is TURN:
+            ways = any(settings[f'listen.{name}'] for name in ('turn', 'turns'))
+            return settings['turn.processes'] if settings['turn.enabled'] and ways else 0
         if kind is IROH:
             ways = any(settings[f'listen.{name}'] for name in ('iroh', 'https', 'http'))
             return int(settings['iroh.enabled'] and ways)
@@ -204,7 +215,7 @@ def relay() -> Plan:
     shared = mmap.mmap(-1, peers.SIZE)
     peers.prepare(shared)
     return Plan(
-        (SHARD, GATE, WEB, COURIER, IROH, SHADOWSOCKS),
+        (SHARD, GATE, WEB, COURIER, TURN, IROH, SHADOWSOCKS),
         count,
         slots=peers.SLOTS,
         shared=shared,

@@ -58,6 +58,20 @@ declare(
     applies=RELOAD,
 )
 declare(
+    'listen.turn',
+    Addresses(3478),
+    (Address('0.0.0.0', 3478),),
+    'TURN and STUN over UDP and TCP, where turn.enabled is true.',
+    applies=RELOAD,
+)
+declare(
+    'listen.turns',
+    Addresses(5349),
+    (Address('0.0.0.0', 5349),),
+    'TURN over TLS.',
+    applies=RELOAD,
+)
+declare(
     'listen.shadowsocks',
     Addresses(8388),
     (Address('0.0.0.0', 8388),),

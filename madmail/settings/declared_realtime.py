@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from madmail.settings.kinds import Boolean, Choice, Duration, Integer, Size
-from madmail.settings.network_kinds import HttpUrl, ProxyPassword, RelayUrl
+from madmail.settings.kinds import Boolean, Choice, Duration, Integer, Size, Text
+from madmail.settings.network_kinds import (
+    HostAddresses,
+    HttpUrl,
+    Networks,
+    ProxyPassword,
+    RelayUrl,
+)
 from madmail.settings.setting import LIVE, declare
 
 declare(
@@ -146,4 +152,114 @@ declare(
     'The same for all clients together, unfinished input included. 0: no limit.',
     applies=LIVE,
     unit='octets',
+)
+declare(
+    'turn.enabled',
+    Boolean(),
+    True,
+    'A TURN server at listen.turn and listen.turns: calls between phones that cannot reach each '
+    'other go through it. Without it clients use public ones of other operators.',
+    applies=LIVE,
+)
+declare(
+    'turn.host',
+    Text(),
+    '',
+    'The host that clients connect to for it. Empty: relay.hostname or the domain.',
+    applies=LIVE,
+)
+declare('turn.realm', Text(), '', 'The realm of its users. Empty: the domain.', applies=LIVE)
+declare(
+    'turn.secret',
+    Text(),
+    '',
+    'What passwords are made from (the TURN REST scheme). Empty: made from the secret of the '
+    'relay. "madmail turn rotate" puts another one in its place.',
+    applies=LIVE,
+)
+declare(
+    'turn.former_secret',
+    Text(),
+    '',
+    'A secret whose passwords still count, until their time is over.',
+    applies=LIVE,
+)
+declare(
+    'turn.ttl',
+    Duration(60, 90 * 86400),
+    5 * 86400,
+    'How long a password lasts at most; it is half of that or longer. Clients ask for another one '
+    'when less than 12 hours are left, so less than a day makes them ask all the time.',
+    applies=LIVE,
+    unit='seconds',
+)
+declare(
+    'turn.relay_ip',
+    HostAddresses(),
+    (),
+    'The IP address at which others reach relayed ports, one IPv4 and one IPv6 address at most. '
+    'Empty: that of the domain or of this host.',
+    applies=LIVE,
+)
+declare(
+    'turn.relay_port_min',
+    Integer(1024, 65535),
+    49152,
+    'The first port of relays. All ports up to turn.relay_port_max must be open in the firewall.',
+    applies=LIVE,
+)
+declare('turn.relay_port_max', Integer(1024, 65535), 65535, 'The last one.', applies=LIVE)
+declare(
+    'turn.allowed_peers',
+    Networks(),
+    (),
+    'Addresses that may be reached through it although they are private, such as those of a '
+    'test network. Only public ones may else.',
+    applies=LIVE,
+)
+declare('turn.relays', Integer(0), 10000, 'Relays at a time. 0: no limit.', applies=LIVE)
+declare(
+    'turn.relays_per_account',
+    Integer(0),
+    16,
+    'The same of one account; a call takes a few. 0: no limit.',
+    applies=LIVE,
+)
+declare(
+    'turn.relays_per_ip',
+    Integer(0),
+    64,
+    'The same from one IP address (IPv6: /64). 0: no limit.',
+    applies=LIVE,
+)
+declare(
+    'turn.rate_per_relay',
+    Size(),
+    '750K',
+    'Octets a second through one relay in each direction; what is more is dropped. 0: no limit.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'turn.rate_per_account',
+    Size(),
+    '3M',
+    'The same of all relays of an account, both directions together. 0: no limit.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'turn.rate',
+    Size(),
+    0,
+    'The same of all relays. 0: no limit.',
+    applies=LIVE,
+    unit='octets',
+)
+declare(
+    'turn.processes',
+    Integer(1, 16),
+    1,
+    'Processes that relay. One carries 100,000 packets a second, about a hundred video calls.',
+    applies=LIVE,
 )

@@ -148,6 +148,8 @@ LOCAL_PORTS = {
     'http': 1080,
     'https': 1443,
     'iroh': 3340,
+    'turn': 3478,
+    'turns': 5349,
     'shadowsocks': 8388,
 }
 
@@ -194,6 +196,18 @@ def check_together(values: Mapping[str, Any]) -> None:
                 f'shadowsocks.password: expected the base64 of {method.size} octets, because '
                 f'shadowsocks.cipher is {method.name}'
             )
+    first, last = values['turn.relay_port_min'], values['turn.relay_port_max']
+    if first > last:
+        raise SettingError(
+            f'turn.relay_port_max: expected no less than turn.relay_port_min, {first}'
+        )
+    for name in ('listen.turn', 'listen.turns'):
+        for address in values[name]:
+            if first <= address.port <= last:
+                raise SettingError(
+                    f'{name}: port {address.port} is one of those of relays, '
+                    'turn.relay_port_min to turn.relay_port_max'
+                )
     seen: dict[object, str] = {}
     for name in SETTINGS:
         if name.startswith('listen.'):

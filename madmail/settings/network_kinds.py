@@ -307,3 +307,32 @@ class Networks(Kind):
     def show(self, value: object) -> str:
         assert isinstance(value, tuple)
         return '[' + ', '.join(f"'{one}'" for one in value) + ']'
+
+
+class HostAddresses(Kind):
+    """IP addresses of this host as others see it: at most one of each family, as a tuple."""
+
+    name = 'list of IP addresses'
+    expected = "an IPv4 address, an IPv6 address ('2001:db8::1') or one of each"
+    many = True
+
+    def parse(self, text: str) -> object:
+        return self.check([part.strip() for part in text.split(',') if part.strip()])
+
+    def check(self, value: object) -> object:
+        words = [value] if isinstance(value, str) else value
+        if not isinstance(words, (list, tuple)):
+            raise Wrong(self.expected)
+        try:
+            found = tuple(ipaddress.ip_address(one) for one in words if one != '')
+        except ValueError:
+            raise Wrong(self.expected) from None
+        if len({one.version for one in found}) < len(found) or any(
+            one.is_unspecified or one.is_multicast for one in found
+        ):
+            raise Wrong(self.expected)
+        return found
+
+    def show(self, value: object) -> str:
+        assert isinstance(value, tuple)
+        return '[' + ', '.join(f"'{one}'" for one in value) + ']'

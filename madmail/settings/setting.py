@@ -69,6 +69,7 @@ SECTIONS: dict[str, str] = {
     'site': 'Public pages',
     'webimap': 'Reading mail over HTTP (WebIMAP)',
     'websmtp': 'Sending mail over HTTP (WebSMTP)',
+    'turn': 'Calls (TURN and STUN)',
     'iroh': 'The relay of WebXDC channels',
     'shadowsocks': 'The Shadowsocks proxy',
     'web': 'The web server',

@@ -62,6 +62,10 @@ class Bandwidth:
         """What a wire has counted since the last time."""
         received, sent = wire.received, wire.sent
         wire.received = wire.sent = 0
+        self.carried(account_id, received, sent)
+
+    def carried(self, account_id: int, received: int, sent: int) -> None:
+        """Octets of an account, from and to its client."""
         if self._settings['accounts.bandwidth']:
             before = self._taken.get(account_id, (0, 0))
             self._taken[account_id] = (before[0] + received, before[1] + sent)

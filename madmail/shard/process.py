@@ -35,6 +35,7 @@ from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
 from madmail.master.child import ChildContext
 from madmail.realtime.presence import Presence
+from madmail.realtime.turn.offer import Offer
 from madmail.shard.bandwidth import Bandwidth
 from madmail.shard.calls import ShardClients
 from madmail.shard.handoff import Bequest, Inheritance
@@ -135,11 +136,13 @@ class Shard:
         self.store.observer = self._observe
         self.store.announce_due = self.due.tell
         self.presence = Presence(self.context.bus)
+        self.turn = Offer(settings, load_secret(self.context.state_dir), self.presence)
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
         subscribe('blocklist', lambda data: self.blocklist.reload())
         subscribe('federation', lambda data: self.federation.reload())
         subscribe('settings', lambda data: self._refresh())
+        subscribe('turn', lambda data: self.turn.carried(data['octets'], self.bandwidth.carried))
         for state, stream in inherited:
             self._adopt(state, stream)
         self.sessions.start()

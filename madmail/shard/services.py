@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from madmail.delivery.router import Router
     from madmail.imap.mailbox import OpenMailboxes
     from madmail.realtime.presence import Presence
+    from madmail.realtime.turn.offer import Offer
     from madmail.settings import Settings
     from madmail.store.interface import Store
     from madmail.store.spool import Spool
@@ -29,6 +30,7 @@ class ShardServices(Protocol):
     accounts: Accounts
     boxes: OpenMailboxes
     presence: Presence  # of the services beside the mail
+    turn: Offer  # credentials for calls
 
     def spool(self) -> Spool:
         """A new, empty spool in this shard's directory."""

@@ -15,6 +15,7 @@ from madmail.bus.embedded import Bus
 from madmail.imap.mailbox import OpenMailboxes
 from madmail.imap.session import ImapSession
 from madmail.realtime.presence import Presence
+from madmail.realtime.turn.offer import Offer
 from madmail.settings import Settings
 from madmail.shard.wire import OUTPUT_LIMIT, Gone, Idle
 from madmail.store.interface import Account, Store
@@ -146,6 +147,7 @@ class ShardDouble:
         self.hostname = 'chat.example'
         self.bus = Bus(lambda frame: None)
         self.presence = Presence(self.bus)
+        self.turn = Offer(self.settings, bytes(32), self.presence)
         self._pool = ThreadPool(2)
 
     def spool(self) -> Spool:

@@ -20,6 +20,7 @@ from madmail.imap import responses
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.syntax import Bad, Command, GetMetadata, SetMetadata
 from madmail.realtime.iroh.url import relay_url
+from madmail.realtime.turn import offer
 
 if TYPE_CHECKING:
     from madmail.imap.session import ImapSession
@@ -57,6 +58,10 @@ def _iroh(session: ImapSession) -> bytes:
     return relay_url(session.shard.settings, session.shard.presence.has).encode()
 
 
+def _turn(name: str) -> Callable[[ImapSession], bytes]:
+    return lambda session: session.shard.turn.value(session.account, name)
+
+
 # Entry of the server: its value for the client that asks, b'' for none.
 SERVER_ENTRIES: dict[str, Callable[[ImapSession], bytes]] = {
     '/shared/comment': _text('relay.comment'),
@@ -64,6 +69,8 @@ SERVER_ENTRIES: dict[str, Callable[[ImapSession], bytes]] = {
     # Without it clients split large groups into several mails and register no push tokens.
     '/shared/vendor/deltachat/maxsmtprecipients': _recipients,
     '/shared/vendor/deltachat/irohrelay': _iroh,
+    offer.ENTRY: _turn('turn'),
+    offer.TLS_ENTRY: _turn('turns'),
 }
 
 

@@ -1,0 +1,335 @@
+"""What hangs on the loop of a TURN process: doors, allocations, and what they may use."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import time
+from collections import Counter
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
+
+from madmail.account.rates import Gcra
+from madmail.realtime.turn.addresses import Policy, own_addresses
+from madmail.realtime.turn.allocation import Allocation, Peer, Space, sockaddr
+from madmail.realtime.turn.connections import Connection, Connections
+from madmail.realtime.turn.credentials import Keys, Nonces
+from madmail.realtime.turn.doors import Door
+from madmail.realtime.turn.limits import Account, Bucket, Limits, network
+from madmail.realtime.turn.loop import Loop
+from madmail.realtime.turn.message import IPV6, Address
+from madmail.realtime.turn.ports import Ports
+from madmail.realtime.turn.requests import Requests
+from madmail.realtime.turn.streams import Entrance, Stream
+
+STRANGER_RATE, STRANGER_BURST = 3000, 100  # answers a minute to an IP address without proof
+ALLOCATE_RATE, ALLOCATE_BURST = 120, 20  # allocations a minute for an IP address
+STREAMS_LIMIT = 8192  # TCP and TLS clients
+STREAMS_PER_NETWORK = 256
+RESCAN = 60  # seconds between two looks at the addresses of this host
+
+
+class Configuration(NamedTuple):
+    """What the settings say."""
+
+    realm: str
+    secrets: tuple[bytes, ...]  # the present one first
+    life: int  # seconds, of credentials
+    public: dict[int, str]  # by family: the relayed address that clients are told
+    bound: dict[int, str]  # by family: the local one
+    ports: range
+    limits: Limits = Limits()
+    allowed: tuple[IPv4Network | IPv6Network, ...] = ()
+    alone: bool = True  # no other process has relayed addresses of ours
+
+
+class Server:
+    """Everything in it happens in the thread of its loop."""
+
+    def __init__(
+        self, loop: Loop, configuration: Configuration, nonces: Nonces, own: Sequence[str] = ()
+    ) -> None:
+        self.loop = loop
+        self.nonces = nonces
+        self.space = Space()
+        self.allocations: set[Allocation] = set()
+        self.relayed: dict[tuple[str, int], Allocation] = {}
+        self.accounts: dict[str, Account] = {}
+        self.networks: Counter[str] = Counter()  # allocations by IP address or network
+        self.streams: set[Stream] = set()
+        self.stream_networks: Counter[str] = Counter()
+        self.pending: dict[int, Connection] = {}  # by number, until the client has come
+        self.waiting: set[Connection] = set()  # those, and those being made
+        self.dropped: Counter[str] = Counter()
+        self.denied: dict[int, int] = {}
+        self.made = 0
+        self.octets = [0, 0]  # from and to clients
+        self.users: Counter[tuple[str, bool]] = Counter()  # by user name, and whether to it
+        self._own = frozenset(own) or own_addresses()
+        self._rescan = 0
+        self._doors: list[Door] = []
+        self._entrances: list[Entrance] = []
+        self._due: dict[int, set[Allocation]] = {}  # by second
+        self._second = int(loop.now)
+        self._strangers = Gcra(STRANGER_RATE, STRANGER_BURST)
+        self._allocating = Gcra(ALLOCATE_RATE, ALLOCATE_BURST)
+        self.configure(configuration)
+        self.requests = Requests(self)
+        loop.on_tick.append(self._tick)
+
+    def configure(self, configuration: Configuration) -> None:
+        """Take over settings; what there is goes on under those that it was made with."""
+        before: Configuration | None = getattr(self, 'configuration', None)
+        self.configuration = configuration
+        self.limits = configuration.limits
+        self.keys = Keys(configuration.secrets, configuration.realm, configuration.life)
+        self.bucket = Bucket(configuration.limits.total_rate, self.loop.now)
+        if (
+            before is None
+            or before.ports != configuration.ports
+            or before.bound != configuration.bound
+        ):
+            ports = Ports(configuration.ports, configuration.bound, self.now)
+            if before is not None:
+                self.ports.close()
+            self.ports: Ports = ports
+        self._judge()
+
+    def _judge(self) -> None:
+        configuration = self.configuration
+        self.policy = Policy(
+            configuration.public.values(), self._own, configuration.allowed, configuration.ports
+        )
+
+    def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Serve on a bound socket, UDP or TCP; with `tls` as TLS."""
+        if listener.type == socket.SOCK_DGRAM:
+            self._doors.append(Door(self, listener))
+        else:
+            self._entrances.append(Entrance(self, listener, tls))
+
+    def now(self) -> float:
+        return self.loop.now
+
+    def time(self) -> float:
+        return time.time()
+
+    # -- who may what
+
+    def answers_stranger(self, ip: str) -> bool:
+        """Whether somebody who proved nothing is answered once more."""
+        if self._strangers.allow(network(ip), self.loop.now):
+            self.dropped['stranger'] += 1
+            return False
+        return True
+
+    def may_allocate(self, ip: str) -> bool:
+        return not self._allocating.allow(network(ip), self.loop.now)
+
+    def admits(self, name: str, place: str) -> bool:
+        """Whether the account and the place it comes from may have one allocation more."""
+        limits = self.limits
+        account = self.accounts.get(name)
+        held = account.allocations if account else 0
+        return (not limits.per_account or held < limits.per_account) and (
+            not limits.per_address or self.networks[place] < limits.per_address
+        )
+
+    def admits_stream(self, place: str) -> bool:
+        return (
+            len(self.streams) < STREAMS_LIMIT
+            and self.stream_networks.get(place, 0) < STREAMS_PER_NETWORK
+        )
+
+    # -- allocations
+
+    def allocate(
+        self,
+        client: Any,
+        name: str,
+        key: bytes,
+        transaction: bytes,
+        relay: socket.socket,
+        family: int,
+        stream: bool,
+    ) -> Allocation | None:
+        """A new allocation on a bound socket; None if the system has no room."""
+        now = self.loop.now
+        account = self.accounts.get(name)
+        if account is None:
+            account = self.accounts[name] = Account(name, self.limits.account_rate, now)
+        relayed = Address(self.configuration.public[family], relay.getsockname()[1])
+        allocation = Allocation(self, client, account, key, transaction, relay, relayed, now)
+        try:
+            if stream:
+                allocation.connections = Connections(self, allocation)
+                self.loop.add(relay.fileno(), allocation.connections.acceptable)
+            else:
+                self.loop.add(relay.fileno(), allocation.readable)
+        except OSError:
+            relay.close()
+            return None
+        account.allocations += 1
+        allocation.network = network(client.ip)
+        self.networks[allocation.network] += 1
+        self.allocations.add(allocation)
+        if not stream:
+            self.relayed[relayed] = allocation
+        self.made += 1
+        client.keep(allocation)
+        return allocation
+
+    def release(self, allocation: Allocation) -> None:
+        """The end of an allocation, and of all that it has."""
+        if allocation not in self.allocations:
+            return
+        self.allocations.discard(allocation)
+        self._count(allocation)
+        allocation.client.leave()
+        if allocation.connections is not None:
+            allocation.connections.close()
+        elif self.relayed.get(allocation.relayed) is allocation:
+            del self.relayed[allocation.relayed]
+        self.loop.remove(allocation.relay.fileno())
+        self.ports.rest(allocation.relay)
+        account = allocation.account
+        account.allocations -= 1
+        if not account.allocations:
+            self.accounts.pop(account.name, None)
+        self.networks[allocation.network] -= 1
+        if not self.networks[allocation.network]:
+            del self.networks[allocation.network]
+
+    def look_at(self, allocation: Allocation, until: float) -> None:
+        """Something of it ends then."""
+        if until < allocation.due:
+            allocation.due = until
+            self._due.setdefault(int(until) + 1, set()).add(allocation)
+
+    def inside(self, sender: Allocation, size: int, peer: Peer) -> None:
+        """From one allocation to another; the payload stands in the space.
+
+        PERF: no system call, and no way through the network.
+        """
+        target = self.relayed.get(peer[:2])
+        if target is not None:
+            target.from_peer(size, sender.source)
+        elif self.configuration.alone:
+            self.dropped['allocation'] += 1
+        else:
+            self._across(sender, size, peer)
+
+    def _across(self, sender: Allocation, size: int, peer: Peer) -> None:
+        """To another process of ours, over the local address of its socket."""
+        bound = self.configuration.bound[sender.family]
+        if bound == '0.0.0.0':
+            bound = '127.0.0.1'
+        elif bound == '::':
+            bound = '::1'
+        payload = self.space.payload[:size]
+        try:
+            sender.send(payload, sockaddr(Address(bound, peer[1])))
+        except OSError:
+            self.dropped['trouble'] += 1
+
+    def mapped(self, peer: Peer) -> Peer | None:
+        """The relayed address behind a local one from which another process of ours sends."""
+        configuration = self.configuration
+        family = IPV6 if len(peer) == 4 else 1
+        bound = configuration.bound.get(family)
+        if (
+            configuration.alone
+            or peer[0] not in ('127.0.0.1', '::1')
+            or bound not in ('0.0.0.0', '::')
+            or peer[1] not in configuration.ports
+        ):
+            return None
+        return sockaddr(Address(configuration.public[family], peer[1]))
+
+    # -- the clock
+
+    def _tick(self, now: float) -> None:
+        second = int(now)
+        while self._second < second:
+            self._second += 1
+            for allocation in self._due.pop(self._second, ()):
+                self._expire(allocation, now)
+        self.ports.expire()
+        for stream in list(self.streams):
+            stream.tick(now)
+        for entrance in self._entrances:
+            entrance.tick(now)
+        for waiting in list(self.waiting):
+            waiting.tick(now)
+        self._rescan += 1
+        if self._rescan >= RESCAN:
+            self._rescan = 0
+            found = own_addresses()
+            if found and found != self._own:
+                self._own = found
+                self._judge()
+
+    def _expire(self, allocation: Allocation, now: float) -> None:
+        if allocation not in self.allocations:
+            return
+        if allocation.expires <= now:
+            self.release(allocation)
+            return
+        allocation.due = float('inf')
+        self.look_at(allocation, allocation.expire(now))
+
+    def left(self, stream: Stream) -> None:
+        """A TCP or TLS client is gone."""
+        self.streams.discard(stream)
+        self.stream_networks[stream.network] -= 1
+        if self.stream_networks[stream.network] <= 0:
+            del self.stream_networks[stream.network]
+
+    def entered(self, stream: Stream) -> None:
+        self.streams.add(stream)
+        self.stream_networks[stream.network] += 1
+
+    # -- figures
+
+    def _count(self, allocation: Allocation) -> None:
+        up, down = allocation.grown()
+        self.octets[0] += up
+        self.octets[1] += down
+        name = allocation.account.name
+        if up:
+            self.users[name, False] += up
+        if down:
+            self.users[name, True] += down
+
+    def weigh(self) -> dict[tuple[str, bool], int]:
+        """Octets by user name, and whether to it, since this was asked last."""
+        for allocation in self.allocations:
+            self._count(allocation)
+        found = dict(self.users)
+        self.users.clear()
+        return found
+
+    def statistics(self) -> dict[str, Any]:
+        for allocation in self.allocations:
+            self._count(allocation)
+        return {
+            'relays': len(self.allocations),
+            'allocations': self.made,
+            'streams': len(self.streams),
+            'denied': {str(code): count for code, count in self.denied.items()},
+            'dropped': dict(self.dropped),
+            'octets': {'turn': {'received': self.octets[0], 'sent': self.octets[1]}},
+        }
+
+    def close(self) -> None:
+        """End everything."""
+        for allocation in list(self.allocations):
+            self.release(allocation)
+        for stream in list(self.streams):
+            stream.close()
+        for door in self._doors:
+            door.close()
+        for entrance in self._entrances:
+            entrance.close()
+        self.ports.close()
