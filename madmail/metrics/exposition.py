@@ -57,6 +57,12 @@ FAMILIES = (
     Family('peers', 'gauge', 'Other relays known.', ('health',)),
     Family('peer_latency_seconds', 'gauge', 'Mean time of a delivery to another relay.'),
     Family('web', 'counter', 'What happened at the web listeners.', ('event',)),
+    Family('proxy', 'counter', 'What happened at the Shadowsocks proxy.', ('event',)),
+    Family('proxy_connections', 'gauge', 'Open connections of the proxy.', ('state',)),
+    Family('iroh_clients', 'gauge', 'Nodes connected to the relay of WebXDC channels.'),
+    Family('iroh_held_bytes', 'gauge', 'What waits there for clients that read slowly.'),
+    Family('iroh_connections', 'counter', 'Connections to it.', ('result',)),
+    Family('iroh_packets', 'counter', 'Packets of one node for another.', ('result',)),
     Family('disk_available_bytes', 'gauge', 'Free space where the state directory is.'),
     Family('disk_size_bytes', 'gauge', 'Size of that file system.'),
     Family('database_bytes', 'gauge', 'Size of the databases.'),
@@ -202,6 +208,27 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
         yield 'peer_latency_seconds', {(): peers['mean_latency_ms'] / 1000}
     web = sums.get('web', {})
     yield 'web', {(event,): count for event, count in web.items() if isinstance(count, int)}
+    if 'shadowsocks' in sums:
+        past = sums['shadowsocks']
+        yield 'proxy', {(event,): count for event, count in past.items() if isinstance(count, int)}
+        yield (
+            'proxy_connections',
+            {
+                ('open',): now('shadowsocks', 'connections'),
+                ('silent',): now('shadowsocks', 'silent'),
+            },
+        )
+    if 'iroh' in sums:
+        iroh = sums['iroh']
+        yield 'iroh_clients', {(): now('iroh', 'clients')}
+        yield 'iroh_held_bytes', {(): now('iroh', 'held')}
+        ends = ('bad_requests', 'denied', 'evicted', 'malformed', 'muted', 'silent')
+        results = {(name,): iroh.get(name, 0) for name in ends}
+        results['accepted',] = iroh.get('connections', 0)
+        results['refused',] = iroh.get('refused_connections', 0)
+        yield 'iroh_connections', results
+        packets = ('forwarded', 'unreachable', 'dropped')
+        yield 'iroh_packets', {(name,): iroh.get(name, 0) for name in packets}
     for name in ('disk_available_bytes', 'disk_size_bytes', 'database_bytes'):
         if name in facts:
             yield name, {(): facts[name]}
