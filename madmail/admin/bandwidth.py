@@ -8,6 +8,8 @@ from typing import Any
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 
+# What goes through these is counted at the service it goes to as well, so not in sums.
+CARRIERS = ('shadowsocks',)
 DAYS, MONTHS = 31, 13  # shown without a wish
 
 
@@ -23,7 +25,8 @@ def installation(relay: Relay, by: str = 'day', count: int = 0) -> list[dict[str
     for day, service, direction, octets in relay.control.bandwidth():
         period = datetime.fromtimestamp(day * 86400, UTC).strftime(form)
         one = found.setdefault(period, {'period': period, 'received': 0, 'sent': 0, 'services': {}})
-        one[direction] += octets
+        if service not in CARRIERS:
+            one[direction] += octets
         counts = one['services'].setdefault(service, {'received': 0, 'sent': 0})
         counts[direction] += octets
     count = count or (DAYS if by == 'day' else MONTHS)

@@ -28,7 +28,7 @@ DAY = 86400  # seconds
 
 NO_TURN = 'this relay has no TURN service'
 NO_IROH = 'this relay has no Iroh relay'
-NO_SHADOWSOCKS = 'Shadowsocks is not configured on this relay'
+NO_SHADOWSOCKS = 'this relay has no Shadowsocks proxy of that kind'
 NO_PROXY = 'this relay has no HTTP proxy'
 NO_SASL = 'this relay has no SASL service for other programs'
 NO_PANEL = 'this relay serves no panel of its own'

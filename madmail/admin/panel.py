@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from madmail.admin import ports
+from madmail.admin import ports, proxy
 from madmail.admin.catalogue import LAST_WEB, Name, Switch
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -65,7 +66,7 @@ def set_(relay: Relay, one: Name, text: str) -> None:
             text = one.parse(text)
         except Wrong as wrong:
             raise Refused('invalid', f'{one.name}: expected {wrong}') from None
-        write(relay, one.setting, text)
+        proxy.WRITERS.get(one.setting, partial(write, setting=one.setting))(relay, text=text)
         if one.setting == 'panel.path' and not relay.settings['panel.enabled']:
             write(relay, 'panel.enabled', 'true')  # as panels expect
 
@@ -79,7 +80,7 @@ def reset(relay: Relay, one: Name) -> None:
     elif one.part == 'local':
         ports.restrict_as_told(relay, _service(one))
     else:
-        write(relay, one.setting, None)
+        proxy.WRITERS.get(one.setting, partial(write, setting=one.setting))(relay, text=None)
 
 
 def is_on(relay: Relay, switch: Switch) -> bool:

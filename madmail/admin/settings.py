@@ -5,6 +5,7 @@ A change is a row of the control database, which is laid over what the file says
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from madmail.admin.refused import Refused
@@ -14,7 +15,7 @@ from madmail.settings.declarations import SETTINGS, Applies
 from madmail.settings.effective import unknown
 
 RELOAD_TIME = 120.0  # seconds
-SECRETS = ('secret', 'password')  # last parts of names whose values are masked
+SECRETS = ('secret', 'former_secret', 'password')  # last parts of names whose values are masked
 MASK = '********'  # stands for a secret that is there
 
 
@@ -56,6 +57,27 @@ def write(relay: Relay, setting: str, text: str | None) -> None:
             _put(relay, setting, rows.get(setting))
             relay.publish('settings', {})
             raise Refused('failed', f'the old value is kept: {why}')
+
+
+def write_together(relay: Relay, changes: Mapping[str, str | None]) -> None:
+    """Store rows of live settings that may fit only jointly; in force on return.
+
+    Refused: invalid.
+    """
+    rows: dict[str, str] = {**relay.control.settings()}
+    for name, text in changes.items():
+        if text is None:
+            rows.pop(name, None)
+        else:
+            rows[name] = text
+    trial = Settings(relay.settings.given, relay.settings.origin)
+    unusable = overlay(trial, rows, generation=True)
+    for name in changes:
+        if name in unusable:
+            raise Refused('invalid', unusable[name])
+    for name, text in changes.items():
+        _put(relay, name, text)
+    relay.publish('settings', {})
 
 
 def _check_hidden(relay: Relay, trial: Settings) -> None:

@@ -14,6 +14,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any
 
+from madmail.realtime.shadowsocks.pseudonym import NETWORK
 from madmail.settings import Settings
 
 HOPS = 16  # proxies behind each other that are looked at
@@ -56,7 +57,9 @@ def trusted(host: str, settings: Settings) -> bool:
     if not networks:
         return False
     address = _address(host)
-    return address is not None and any(address in network for network in networks)
+    if address is None or address in NETWORK:
+        return False
+    return any(address in network for network in networks)
 
 
 def client(environ: dict[str, Any], settings: Settings) -> str:
@@ -75,8 +78,14 @@ def client(environ: dict[str, Any], settings: Settings) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Of an address as `client` gives it; a request without one is the relay's own."""
-    return not host or ip_address(host).is_loopback or host == '::'
+    """Of an address as `client` gives it; a request without one is the relay's own.
+
+    Who comes through the Shadowsocks proxy is somebody from elsewhere.
+    """
+    if not host or host == '::':
+        return True
+    address = ip_address(host)
+    return address.is_loopback and address not in NETWORK
 
 
 def is_secure(environ: dict[str, Any], settings: Settings) -> bool:

@@ -87,5 +87,6 @@ RESOURCES: dict[str, dict[str, Handler]] = {
     **{
         f'/admin/services/{name}': {'GET': partial(get, switch), 'POST': partial(post, switch)}
         for name, switch in catalogue.SERVICES.items()
+        if name != 'shadowsocks'  # see `proxy`
     },
 }

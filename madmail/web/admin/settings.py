@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from madmail.admin import catalogue, federation, panel, registration, sizes
+from madmail.admin import catalogue, federation, panel, proxy, registration, sizes
 from madmail.admin.catalogue import Name
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -37,7 +37,8 @@ def everything(relay: Relay, body: dict[str, Any]) -> dict[str, Any]:
         'allow_inbound_remote_rcpt': 'disabled',
         'push_enabled': 'disabled',
         'push_mode': 'off',
-        'shadowsocks_url': '',
+        # It holds the password.
+        'shadowsocks_url': proxy.link(relay.settings) if secrets else '',
         'federation_enabled': state['enabled'],
         'federation_policy': state['policy'],
         'message_size_effective': message['effective'],

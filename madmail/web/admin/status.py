@@ -6,7 +6,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from madmail.admin import status
+from madmail.admin import proxy, status
 from madmail.admin.relay import Relay
 from madmail.web.admin import settings, times
 from madmail.web.admin.answer import Answer, Handler
@@ -62,7 +62,7 @@ def _status(relay: Relay) -> dict[str, Any]:
             'unique_ips': told['imap_unique_ips'],
         },
         'turn': {'relays': 0},
-        'shadowsocks': {'connections': 0, 'unique_ips': 0},
+        'shadowsocks': proxy.usage(told),
         'users': {'registered': status.users(told)},
         'uptime': {
             'boot_time': times.text(told['boot_time']),

@@ -69,7 +69,7 @@ class DoubleRelay:
             'imap_connections': 3,
             'imap_unique_ips': 2,
             'registered_users': len(self.people),
-            'children': [{'statistics': {'traffic': {'sent': 5, 'received': 7}}}],
+            'children': [{'kind': 'shard', 'statistics': {'traffic': {'sent': 5, 'received': 7}}}],
         }
 
     def address(self, text: str) -> str:
