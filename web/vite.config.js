@@ -1,0 +1,47 @@
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join, relative } from 'node:path'
+import { svelte } from '@sveltejs/vite-plugin-svelte'
+import { defineConfig } from 'vite'
+
+const root = import.meta.dirname
+// What the bundle depends on; a test compares these hashes with the files.
+const SOURCES = ['index.html', 'package.json', 'package-lock.json', 'vite.config.js']
+
+function below(directory) {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((one) => {
+    const path = join(directory, one.name)
+    return one.isDirectory() ? below(path) : [path]
+  })
+}
+
+function record() {
+  return {
+    name: 'record-sources',
+    generateBundle() {
+      const paths = [...SOURCES.map((name) => join(root, name)), ...below(join(root, 'src'))]
+      const sources = {}
+      for (const path of paths.sort()) {
+        const hash = createHash('sha256').update(readFileSync(path)).digest('hex')
+        sources[relative(root, path)] = hash
+      }
+      const text = `${JSON.stringify({ sources }, null, 1)}\n`
+      this.emitFile({ type: 'asset', fileName: 'sources.json', source: text })
+    },
+  }
+}
+
+export default defineConfig({
+  root,
+  base: './',
+  plugins: [svelte({ configFile: false, compilerOptions: { runes: true, discloseVersion: false, cssHash: ({ hash, css }) => `s${hash(css).slice(0, 4)}` } }), record()],
+  build: {
+    outDir: '../madmail/web/panel/dist',
+    emptyOutDir: true,
+    target: 'es2022',
+    assetsInlineLimit: 0,
+    modulePreload: false,
+    sourcemap: false,
+    reportCompressedSize: true,
+  },
+})
