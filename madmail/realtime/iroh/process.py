@@ -112,8 +112,12 @@ class IrohRole:
         self.relay.close()
 
     def statistics(self) -> dict[str, Any]:
-        """Counts since the process began; `open`, `clients` and `held` are of now."""
-        return self.relay.statistics()
+        """Counts since the process began; `open`, `clients` and `held` are of now.
+
+        `answers` and `trusted` are what the last probes found.
+        """
+        answers, trusted = (prober.up for prober in self._probers)
+        return {**self.relay.statistics(), 'answers': answers, 'trusted': trusted}
 
     # -- probes
 
