@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from madmail.realtime.shadowsocks.blake3 import derive_key
+from madmail.realtime.blake3 import derive_key
 
 TAG = 16  # octets that an AEAD adds
 PASSWORD_KEY = 16  # octets of randomness in a password that we make for an AEAD method

@@ -1,7 +1,7 @@
 """BLAKE3 in its key derivation mode, for what fits into one block.
 
-That is all that AEAD-2022 asks of it: a key and a salt are at most 64 octets.  Source: the
-BLAKE3 specification, sections 2.1 to 2.3.
+That is all that is asked of it here: keys, salts and challenges are at most 64 octets.  Source:
+the BLAKE3 specification, sections 2.1 to 2.3.
 """
 
 from __future__ import annotations
