@@ -223,7 +223,7 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
         yield 'iroh_clients', {(): now('iroh', 'clients')}
         yield 'iroh_held_bytes', {(): now('iroh', 'held')}
         ends = ('bad_requests', 'denied', 'evicted', 'malformed', 'muted', 'silent')
-        results = {(name,): iroh.get(name, 0) for name in ends}
+        results: Samples = {(name,): iroh.get(name, 0) for name in ends}
         results['accepted',] = iroh.get('connections', 0)
         results['refused',] = iroh.get('refused_connections', 0)
         yield 'iroh_connections', results
