@@ -104,8 +104,9 @@ class Cores:
 
 
 @contextlib.contextmanager
-def cores_on(relay: Relay, directory: Path) -> Iterator[Cores]:
-    path = require_core()
+def cores_on(relay: Relay, directory: Path, program: str = '') -> Iterator[Cores]:
+    """A core process; `program` runs it where it is not run as it is."""
+    path = program or require_core()
     from deltachat_rpc_client import DeltaChat, Rpc
 
     with Rpc(accounts_dir=str(directory / 'accounts'), rpc_server_path=path) as rpc:
