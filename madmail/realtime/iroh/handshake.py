@@ -13,10 +13,10 @@ import os
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from madmail.realtime.blake3 import derive_key
 from madmail.realtime.iroh import derp
 from madmail.realtime.iroh.derp import KEY
 from madmail.realtime.iroh.messages import AUTHENTICATION, CHALLENGE, DENIED
-from madmail.realtime.blake3 import derive_key
 
 MAGIC = b'RELAY\xf0\x9f\x94\x91'
 SIGNATURE = 64  # octets
