@@ -56,6 +56,9 @@ FAMILIES = (
     Family('queue_attempts', 'counter', 'Attempts for entries of the queue.', ('result',)),
     Family('peers', 'gauge', 'Other relays known.', ('health',)),
     Family('peer_latency_seconds', 'gauge', 'Mean time of a delivery to another relay.'),
+    Family('push_requests', 'counter', 'Push notifications by what became of them.', ('result',)),
+    Family('push_waiting', 'gauge', 'Devices that are to be told of mail.'),
+    Family('push_paused', 'gauge', '1 while the notification service does not answer.'),
     Family('web', 'counter', 'What happened at the web listeners.', ('event',)),
     Family('proxy', 'counter', 'What happened at the Shadowsocks proxy.', ('event',)),
     Family('proxy_connections', 'gauge', 'Open connections of the proxy.', ('state',)),
@@ -192,7 +195,7 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
                 flows[service, direction] = flows.get((service, direction), 0) + count
     yield 'octets', flows
     traffic = facts.get('traffic', {})
-    yield 'messages', {(origin,): count for origin, count in traffic.items()}
+    yield 'messages', {(name,): traffic[name] for name in ('sent', 'received') if name in traffic}
     if 'durable' in shard:
         yield 'message_durable_seconds', {(): shard['durable']}
     yield 'queue_entries', {(): now('shard', 'queued')}
@@ -202,6 +205,9 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
         'queue_attempts',
         {(r,): courier.get(r, 0) for r in ('delivered', 'deferred', 'bounced')},
     )
+    yield 'push_requests', {(result,): n for result, n in courier.get('push', {}).items()}
+    yield 'push_waiting', {(): now('shard', 'push_waiting')}
+    yield 'push_paused', {(): now('courier', 'push_paused')}
     peers = facts.get('peers')
     if peers:
         yield 'peers', {(health,): count for health, count in peers['health'].items()}

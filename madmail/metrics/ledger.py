@@ -58,7 +58,7 @@ COUNTED: dict[str, tuple[str, ...]] = {
         'silent',
         'unreachable',
     ),
-    'courier': ('delivered', 'bounced', 'deferred'),
+    'courier': ('delivered', 'bounced', 'deferred', 'push'),
 }
 
 

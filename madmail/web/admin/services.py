@@ -5,21 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from madmail.admin import catalogue, panel
+from madmail.admin import catalogue, panel, push
 from madmail.admin.catalogue import Switch
-from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.web.admin import fields
 from madmail.web.admin.answer import Answer, Handler
 from madmail.web.admin.settings import word
-
-PUSH = {
-    'status': 'disabled',
-    'mode': 'off',
-    'successful_notifications': 0,
-    'consecutive_failures': 0,
-    'auto_disable_after': 5,
-}
 
 
 def get(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
@@ -37,16 +28,26 @@ def post(switch: Switch, relay: Relay, body: dict[str, Any]) -> Answer:
 
 def get_push(relay: Relay, body: dict[str, Any]) -> Answer:
     """`{"status", "mode", "successful_notifications", "consecutive_failures",
-    "auto_disable_after"}`.
+    "auto_disable_after"}`; `status` is `disabled`, too, while the mode is `auto` and the
+    service does not answer.
     """
-    return Answer(body=PUSH)
+    state = push.state(relay)
+    answer = {
+        'status': word(state['running']),
+        'mode': state['mode'],
+        'successful_notifications': state['sent'],
+        'consecutive_failures': state['failures'],
+        'auto_disable_after': state['threshold'],
+    }
+    return Answer(body=answer)
 
 
 def post_push(relay: Relay, body: dict[str, Any]) -> Answer:
     """`action` is `enable` or `on`, `disable` or `off`, or `auto`: `{"status", "mode"}`."""
-    if fields.action(body, 'enable', 'on', 'disable', 'off', 'auto') not in ('disable', 'off'):
-        raise Refused('invalid', 'this relay sends no push notifications')
-    return Answer(body={'status': 'disabled', 'mode': 'off'})
+    action = fields.action(body, 'enable', 'on', 'disable', 'off', 'auto')
+    push.switch(relay, {'enable': 'on', 'disable': 'off'}.get(action, action))
+    state = push.state(relay)
+    return Answer(body={'status': word(state['running']), 'mode': state['mode']})
 
 
 def get_webmail(relay: Relay, body: dict[str, Any]) -> Answer:

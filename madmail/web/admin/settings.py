@@ -35,8 +35,8 @@ def everything(relay: Relay, body: dict[str, Any]) -> dict[str, Any]:
         'jit_registration': word(rules['jit_enabled']),
         'registration_token_required': word(rules['token_required']),
         'allow_inbound_remote_rcpt': 'disabled',
-        'push_enabled': 'disabled',
-        'push_mode': 'off',
+        'push_enabled': word(relay.settings['push.mode'] != 'off'),
+        'push_mode': relay.settings['push.mode'],
         # It holds the password.
         'shadowsocks_url': proxy.link(relay.settings) if secrets else '',
         'federation_enabled': state['enabled'],

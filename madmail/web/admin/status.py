@@ -6,7 +6,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from madmail.admin import proxy, status
+from madmail.admin import proxy, push, status
 from madmail.admin.relay import Relay
 from madmail.web.admin import settings, times
 from madmail.web.admin.answer import Answer, Handler
@@ -72,13 +72,7 @@ def _status(relay: Relay) -> dict[str, Any]:
         'outbound_messages': peers['outbound'],
         'received_messages': messages['received'],
         'message_retention': _retention(relay),
-        'push': {
-            'enabled': False,
-            'mode': 'off',
-            'successful_notifications': 0,
-            'consecutive_failures': 0,
-            'auto_disable_after': 5,
-        },
+        'push': _push(relay, told),
     }
     if peers['served']:
         answer['email_servers'] = {
@@ -97,6 +91,17 @@ def _status(relay: Relay) -> dict[str, Any]:
             'health': peers['health'],
         }
     return answer
+
+
+def _push(relay: Relay, told: dict[str, Any]) -> dict[str, Any]:
+    state = push.state(relay, told)
+    return {
+        'enabled': state['running'],
+        'mode': state['mode'],
+        'successful_notifications': state['sent'],
+        'consecutive_failures': state['failures'],
+        'auto_disable_after': state['threshold'],
+    }
 
 
 def _retention(relay: Relay) -> dict[str, Any]:

@@ -181,9 +181,20 @@ def test_never_an_open_relay(desk: Desk) -> None:
 
 def test_push_and_webmail(desk: Desk) -> None:
     push = '/admin/services/push'
-    assert desk.ask('GET', push)['mode'] == 'off'
-    assert desk.ask('POST', push, {'action': 'off'}) == {'status': 'disabled', 'mode': 'off'}
-    desk.ask('POST', push, {'action': 'auto'}, status=400)
+    assert desk.ask('GET', push) == {
+        'status': 'enabled',
+        'mode': 'auto',
+        'successful_notifications': 0,
+        'consecutive_failures': 0,
+        'auto_disable_after': 5,
+    }
+    for action, mode in (('off', 'off'), ('enable', 'on'), ('disable', 'off'), ('auto', 'auto')):
+        status = 'disabled' if mode == 'off' else 'enabled'
+        assert desk.ask('POST', push, {'action': action}) == {'status': status, 'mode': mode}
+        assert desk.ask('GET', push)['mode'] == mode
+        settings = desk.ask('GET', '/admin/settings')
+        assert (settings['push_enabled'], settings['push_mode']) == (status, mode)
+    desk.ask('POST', push, {'action': 'perhaps'}, status=400)
     mail = '/admin/services/webmail_dev'
     assert desk.ask('GET', mail) == {
         'status': 'disabled',
