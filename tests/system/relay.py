@@ -299,7 +299,7 @@ class Relay:
 
     def credentials(self, name: str = 'user') -> tuple[str, str]:
         """A fresh address and password; the account comes into being at first login."""
-        return f'{name}-{secrets.token_hex(4)}@{self.domain}', secrets.token_urlsafe(16)
+        return f'{name}-{secrets.token_hex(4)}@{self.domain}', secrets.token_hex(12)
 
     def account(self, name: str = 'user') -> tuple[str, str]:
         """A fresh account that exists."""

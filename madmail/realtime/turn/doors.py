@@ -61,19 +61,27 @@ class Door:
         self.server = server
         self.socket = listener
         self.clients: dict[Peer, Allocation] = {}
+        self._turn = 0
         listener.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             listener.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         server.loop.add(listener.fileno(), self.readable)
 
     def readable(self, events: int = 0) -> None:
-        """Take a batch of what has come, ChannelData on the short way."""
+        """Take what has come, ChannelData on the short way; a batch when there is much.
+
+        PERF: asking a socket that is empty costs 3 us, as much as getting a packet, so
+        that is done only when there were packets in the turn before as well.
+        """
+        loop = self.server.loop
+        busy = loop.turn - self._turn == 1
+        self._turn = loop.turn
         receive = self.socket.recvfrom_into
         space = self.server.space
         framed, buffer = space.framed, space.buffer
         clients = self.clients
         dropped = self.server.dropped
-        for _ in range(BATCH):
+        for _ in range(BATCH if busy else 1):
             try:
                 size, peer = receive(framed)
             except BlockingIOError:
