@@ -73,8 +73,8 @@ def is_local(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Whether it is an address of this host."""
     if address.is_loopback:
         return True
-    if address.is_unspecified or address.is_multicast:
-        return False
+    if address.is_unspecified or address.is_multicast or str(address) == '255.255.255.255':
+        return False  # what a socket may be bound to all the same
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     try:
         # A socket that nobody connects to; it sends nothing.

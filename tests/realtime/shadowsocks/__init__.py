@@ -1,0 +1,1 @@
+"""The Shadowsocks proxy."""
