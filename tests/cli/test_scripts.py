@@ -216,3 +216,32 @@ def test_provision_says_what_it_does_and_refuses_what_it_does_not_know() -> None
     assert unknown.returncode == 2
     assert 'unknown argument --domian' in unknown.stderr
     assert subprocess.run(['bash', '-n', str(CHECKOUT / 'scripts' / 'provision')]).returncode == 0
+
+
+def test_no_signal_makes_the_keeper_believe_that_the_relay_has_ended(tmp_path: Path) -> None:
+    program = tmp_path / 'python'
+    program.write_text(
+        f'#!{sys.executable}\n'
+        'import signal\n'
+        "signal.signal(signal.SIGHUP, lambda *_: print('h', end='', flush=True))\n"
+        "print('r', end='', flush=True)\n"
+        'while True:\n'
+        '    signal.pause()\n'
+    )
+    program.chmod(0o755)
+    keeper = subprocess.Popen(
+        [str(CHECKOUT / 'scripts' / 'run')],
+        env={**os.environ, 'PYTHON': str(program)},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert keeper.stdout is not None
+        assert keeper.stdout.read(1) == b'r'
+        for _ in range(2000):
+            keeper.send_signal(signal.SIGHUP)
+            assert select.select([keeper.stdout], [], [], 20)[0]
+            assert os.read(keeper.stdout.fileno(), 100)
+        assert keeper.poll() is None
+    finally:
+        keeper.terminate()
+        keeper.wait(20)
