@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import select
 import signal
@@ -222,9 +223,9 @@ def test_no_signal_makes_the_keeper_believe_that_the_relay_has_ended(tmp_path: P
     program = tmp_path / 'python'
     program.write_text(
         f'#!{sys.executable}\n'
-        'import signal\n'
-        "signal.signal(signal.SIGHUP, lambda *_: print('h', end='', flush=True))\n"
-        "print('r', end='', flush=True)\n"
+        'import os, signal\n'
+        "signal.signal(signal.SIGHUP, lambda *_: os.write(1, b'h'))\n"
+        "os.write(1, b'r')\n"
         'while True:\n'
         '    signal.pause()\n'
     )
@@ -239,8 +240,10 @@ def test_no_signal_makes_the_keeper_believe_that_the_relay_has_ended(tmp_path: P
         assert keeper.stdout.read(1) == b'r'
         for _ in range(2000):
             keeper.send_signal(signal.SIGHUP)
-            assert select.select([keeper.stdout], [], [], 20)[0]
-            assert os.read(keeper.stdout.fileno(), 100)
+            # bash may make one of two that come together
+            if select.select([keeper.stdout], [], [], 0.1)[0]:
+                assert os.read(keeper.stdout.fileno(), 100), 'the keeper has ended'
+            time.sleep(random.random() * 0.0005)
         assert keeper.poll() is None
     finally:
         keeper.terminate()
