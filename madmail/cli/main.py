@@ -40,6 +40,7 @@ from madmail.cli import (
     settings,
     site,
     tasks,
+    turn,
     webmail,
 )
 from madmail.cli.invocation import Invocation
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
         ports,
         proxy,
         push,
+        turn,
         iroh,
         admin_token,
         admin_web,

@@ -16,7 +16,7 @@ from madmail import __version__
 from madmail.account import dclogin
 from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
-from madmail.admin import access_token, proxy
+from madmail.admin import access_token, proxy, turn
 from madmail.admin import status as figures
 from madmail.cli.access import Access
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
@@ -212,6 +212,8 @@ def status(invocation: Invocation) -> Result:
             'unique_ips': data['imap_unique_ips'],
         }
     ]
+    if any(one['kind'] == turn.NAME for one in data['children']):
+        data['services'].append({'name': 'TURN', **turn.usage(data)})
     if any(one['kind'] == proxy.SERVICE for one in data['children']):
         data['services'].append({'name': 'Shadowsocks', **proxy.usage(data)})
     details = _details(invocation, data) if invocation.arguments.details else ''

@@ -62,6 +62,11 @@ FAMILIES = (
     Family('web', 'counter', 'What happened at the web listeners.', ('event',)),
     Family('proxy', 'counter', 'What happened at the Shadowsocks proxy.', ('event',)),
     Family('proxy_connections', 'gauge', 'Open connections of the proxy.', ('state',)),
+    Family('turn_relays', 'gauge', 'Relays that calls have.'),
+    Family('turn_connections', 'gauge', 'TCP and TLS connections to the TURN server.'),
+    Family('turn_allocations', 'counter', 'Relays given out.'),
+    Family('turn_refusals', 'counter', 'Requests to it answered with an error.', ('code',)),
+    Family('turn_dropped', 'counter', 'Packets it did not pass on.', ('reason',)),
     Family('iroh_clients', 'gauge', 'Nodes connected to the relay of WebXDC channels.'),
     Family('iroh_held_bytes', 'gauge', 'What waits there for clients that read slowly.'),
     Family('iroh_connections', 'counter', 'Connections to it.', ('result',)),
@@ -224,6 +229,13 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
                 ('silent',): now('shadowsocks', 'silent'),
             },
         )
+    if 'turn' in sums:
+        turn = sums['turn']
+        yield 'turn_relays', {(): now('turn', 'relays')}
+        yield 'turn_connections', {(): now('turn', 'streams')}
+        yield 'turn_allocations', {(): turn.get('allocations', 0)}
+        yield 'turn_refusals', {(code,): n for code, n in turn.get('denied', {}).items()}
+        yield 'turn_dropped', {(reason,): n for reason, n in turn.get('dropped', {}).items()}
     if 'iroh' in sums:
         iroh = sums['iroh']
         yield 'iroh_clients', {(): now('iroh', 'clients')}

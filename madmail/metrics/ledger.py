@@ -42,6 +42,7 @@ COUNTED: dict[str, tuple[str, ...]] = {
         'shed',
         'unreachable',
     ),
+    'turn': ('allocations', 'denied', 'dropped', 'octets'),
     'iroh': (
         'accept_pauses',
         'bad_requests',

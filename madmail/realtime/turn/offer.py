@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from madmail.account.address import hostname, ip_literal
-from madmail.realtime.turn.credentials import derived_secret, password, username
+from madmail.realtime.turn.credentials import derived_secret as derived
+from madmail.realtime.turn.credentials import password, username
 
 if TYPE_CHECKING:
     from madmail.realtime.presence import Presence
@@ -25,7 +26,7 @@ TLS_ENTRY = '/shared/vendor/deltachat/turns'
 
 def secrets_of(settings: Settings, relay_secret: bytes) -> tuple[bytes, ...]:
     """The shared secrets that make passwords count, the present one first."""
-    present = settings['turn.secret'] or derived_secret(relay_secret)
+    present = settings['turn.secret'] or derived(relay_secret)
     former = settings['turn.former_secret']
     return (present.encode(), former.encode()) if former else (present.encode(),)
 

@@ -101,7 +101,9 @@ class TurnRole:
         self._thread.join(LOOP_TIME)
 
     def statistics(self) -> dict[str, Any]:
-        return self._ask(self.server.statistics) or {}
+        figures = self._ask(self.server.statistics) or {}
+        figures['answers'] = bool(self._prober and self._prober.up)
+        return figures
 
     # -- inside
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from gevent import get_hub
 
-from madmail.admin import proxy, push, status
+from madmail.admin import proxy, push, status, turn
 from madmail.admin.relay import Relay
 from madmail.web.admin import settings, times
 from madmail.web.admin.answer import Answer, Handler
@@ -61,7 +61,7 @@ def _status(relay: Relay) -> dict[str, Any]:
             'connections': told['imap_connections'],
             'unique_ips': told['imap_unique_ips'],
         },
-        'turn': {'relays': 0},
+        'turn': turn.usage(told),
         'shadowsocks': proxy.usage(told),
         'users': {'registered': status.users(told)},
         'uptime': {
