@@ -13,7 +13,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
-from madmail.realtime.iroh.derp import Malformed
+from madmail.realtime.iroh.derp import HEADER, Malformed
 from madmail.realtime.iroh.relay import READ, RECEIVE, WRITE, IrohRelay
 
 if TYPE_CHECKING:
@@ -292,18 +292,20 @@ class Connection:
             if sent == len(frames):
                 relay.counts.forwarded += count
                 return
-        left = len(frames) - sent
-        # What has begun must end, so it is kept in any case.
         if sent:
-            self._put_back(bytes(frames[sent:]))
+            # What has begun must end, so it is kept in any case.
+            end, begun = _end_of_frame(frames, sent, count)
+            self._put_back(bytes(frames[sent:end]))
             self._watch_writable()
-        elif self._fits(left):
+            relay.counts.forwarded += begun
+            frames = frames[end:]
+            count -= begun
+        if count and self._fits(len(frames)):
             self._append(bytes(frames))
             self._watch_writable()
+            relay.counts.forwarded += count
         else:
             relay.counts.dropped += count
-            return
-        relay.counts.forwarded += count
 
     def say(self, data: bytes) -> None:
         """Send something of our own, small, that must not be lost."""
@@ -330,7 +332,7 @@ class Connection:
         queue = self._queue
         if queue is not None and len(queue) >= QUEUE_FRAMES:
             return False
-        return self._queued + octets <= limit and self.relay.room(octets)
+        return self._queued + octets <= limit and self.relay.room_to_wait(octets)
 
     def _append(self, data: bytes) -> None:
         if self._queue is None:
@@ -505,6 +507,17 @@ class Connection:
             self._writer.stop()
             self._writer.close()
             self._writer = None
+
+
+def _end_of_frame(frames: memoryview | bytes, sent: int, count: int) -> tuple[int, int]:
+    """Where the frame ends of which the last octet sent is, and how many frames that are."""
+    if count == 1:
+        return len(frames), 1
+    at = begun = 0  # several are sent at once to native clients only
+    while at < sent:
+        at += HEADER.size + HEADER.unpack_from(frames, at)[1]
+        begun += 1
+    return at, begun
 
 
 def prepare(stream: socket.socket) -> None:

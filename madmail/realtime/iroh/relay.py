@@ -179,9 +179,17 @@ class IrohRelay:
     # -- limits
 
     def room(self, octets: int) -> bool:
-        """Whether so much more may be held."""
+        """Whether so much more unfinished input may be held."""
         limit = self.settings['iroh.memory']
         return not limit or self.held + octets <= limit
+
+    def room_to_wait(self, octets: int) -> bool:
+        """Whether so much more may wait to be sent.
+
+        A quarter is left for input: who does not read must not cost others what they say.
+        """
+        limit = self.settings['iroh.memory']
+        return not limit or self.held + octets <= limit - limit // 4
 
     def throttle(self, connection: Connection) -> None:
         """Look again and again whether it may send."""
