@@ -54,6 +54,7 @@ setup(
             'IMAPClient>=3.0',
             'deltachat-rpc-server>=2.0',
             'deltachat-rpc-client>=2.0',
+            'iroh>=1.2',
             'deltachat>=2.0',
         ],
     },
