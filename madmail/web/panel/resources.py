@@ -99,8 +99,8 @@ class Panel:
             response.set_header('Location', f'{settings["panel.path"]}/')
             response.set_header('Cache-Control', NEVER)
             return
-        if rest is not None and rest.startswith('assets/'):
-            self._asset(request, response, rest.removeprefix('assets/'))
+        if rest is not None and (rest == 'assets' or rest.startswith('assets/')):
+            self._asset(request, response, rest[len('assets/') :])
             return
         if rest is not None and '.' in rest.rpartition('/')[2]:
             raise falcon.HTTPNotFound  # a file, and there is none
@@ -122,13 +122,14 @@ class Panel:
         found = assets().get(name)
         if found is None:
             raise falcon.HTTPNotFound
-        response.content_type = found.kind
         response.etag = found.tag
         response.set_header('Cache-Control', FOR_GOOD)
         response.set_header('Vary', 'Accept-Encoding')
         if any(one in ('*', found.tag) for one in request.if_none_match or ()):
             response.status = falcon.HTTP_304
-        elif found.packed and _takes_gzip(request.get_header('Accept-Encoding') or ''):
+            return
+        response.content_type = found.kind
+        if found.packed and _takes_gzip(request.get_header('Accept-Encoding') or ''):
             response.set_header('Content-Encoding', 'gzip')
             response.data = found.packed
         else:

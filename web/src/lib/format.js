@@ -17,16 +17,19 @@ export function percent(part) {
   return made(Intl.NumberFormat, { style: 'percent', maximumFractionDigits: 0 }).format(part)
 }
 
-const UNITS = ['B', 'KB', 'MB', 'GB', 'TB']
+const UNITS = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte']
 
 export function bytes(value) {
   let size = value
-  let unit = 0
-  while (size >= 1000 && unit < UNITS.length - 1) {
+  let step = 0
+  while (size >= 1000 && step < UNITS.length - 1) {
     size /= 1024
-    unit += 1
+    step += 1
   }
-  return `${number(size, size < 10 && unit ? 1 : 0)}\u00a0${UNITS[unit]}`
+  const unitDisplay = step ? 'short' : 'narrow'
+  const maximumFractionDigits = size < 10 && step ? 1 : 0
+  const options = { style: 'unit', unit: UNITS[step], unitDisplay, maximumFractionDigits }
+  return made(Intl.NumberFormat, options).format(size)
 }
 
 /** A time of day and date; Unix seconds or RFC 3339. */
@@ -64,6 +67,18 @@ export function ago(value) {
     }
   }
   return t('now')
+}
+
+/** A day as the relay keeps it of accounts, nothing finer; Unix seconds. */
+export function date(value) {
+  if (!value) return t('never')
+  return made(Intl.DateTimeFormat, { dateStyle: 'medium', timeZone: 'UTC' }).format(value * 1000)
+}
+
+/** How many days ago such a day was. */
+export function daysAgo(value) {
+  const days = Math.floor(value / 86400) - Math.floor(Date.now() / 86_400_000)
+  return made(Intl.RelativeTimeFormat, { numeric: 'auto' }).format(days, 'day')
 }
 
 /** A length of time in its two largest units. */
