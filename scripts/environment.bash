@@ -8,7 +8,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Packages of the operating system that the tests use.
-test_packages=(isync neomutt libsasl2-modules postfix opendkim openssl iproute2 chromium fonts-noto-core)
+test_packages=(isync neomutt libsasl2-modules postfix opendkim openssl iproute2 chromium fonts-noto-core shadowsocks-libev)
 
 say() { echo "$*" >&2; }
 
@@ -24,7 +24,13 @@ apt_install() {
         # The tests run it with their own configuration; this machine's port 25 is not touched.
         debconf-set-selections <<<'postfix postfix/main_mailer_type select No configuration'
     fi
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2
+    local proxy_before
+    proxy_before=$(command -v ss-server || true)
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >&2 || return
+    if [ -z "$proxy_before" ] && command -v ss-server >/dev/null; then
+        # The tests use its client; its server is not for this machine, nor for our port.
+        systemctl disable --now --quiet shadowsocks-libev >/dev/null 2>&1 || true
+    fi
 }
 
 find_python() {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import gevent
@@ -71,12 +70,7 @@ class Rig:
         eventually(lambda: not self.proxy.count, 'the probe has gone')
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.role.retire()
         self.server.stop()
 
