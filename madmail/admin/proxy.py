@@ -32,7 +32,7 @@ def state(relay: Relay) -> dict[str, Any]:
     return {
         'configured': bool(found[PASSWORD]),
         'enabled': bool(found[ENABLED]),
-        'answers': None if told is None else any(one['answers'] for one in _statistics(told)),
+        'answers': None if told is None else any(one.get('answers') for one in _statistics(told)),
         'port': ports.state(relay, SERVICE)['port'],
         'cipher': found[CIPHER],
         'cipher_source': found.source(CIPHER),
