@@ -46,12 +46,22 @@ class NotReady(Exception):
     """The relay ended or did not greet in time; the text holds its output."""
 
 
+_given: set[int] = set()  # by free_ports in this process
+
+
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+    """Never one twice, though nobody may listen on it yet."""
+    sockets: list[socket.socket] = []
+    found: list[int] = []
     try:
-        for each in sockets:
-            each.bind(('127.0.0.1', 0))
-        return [each.getsockname()[1] for each in sockets]
+        while len(found) < count:
+            sockets.append(socket.socket())
+            sockets[-1].bind(('127.0.0.1', 0))
+            port: int = sockets[-1].getsockname()[1]
+            if port not in _given:
+                _given.add(port)
+                found.append(port)
+        return found
     finally:
         for each in sockets:
             each.close()
