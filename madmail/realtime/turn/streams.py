@@ -57,6 +57,8 @@ class Entrance:
             try:
                 accepted.setblocking(False)
                 accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                # What waits longer than a moment is of no use in a call.
+                accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_LIMIT)
                 if self._tls is not None:
                     accepted = self._tls.wrap_socket(
                         accepted, server_side=True, do_handshake_on_connect=False
@@ -98,6 +100,7 @@ class Stream:
         self._reading = True
         self._wants_write = False  # TLS waits to write before it can go on
         self._ending = False
+        self._known = False  # it had an allocation; packets may come
         self._until = server.now() + FIRST_TIME
         self.closed = False
         server.entered(self)
@@ -120,6 +123,7 @@ class Stream:
 
     def keep(self, allocation: Allocation) -> None:
         self.allocation = allocation
+        self._known = True
 
     def leave(self) -> None:
         """The allocation is gone."""
@@ -255,7 +259,7 @@ class Stream:
                     self.close()
                     return
                 whole = end = at + 20 + length
-            elif 0x40 <= first < 0x80:
+            elif 0x40 <= first < 0x80 and self._known:
                 end = at + 4 + length
                 whole = end + (-length & 3)
             else:

@@ -107,6 +107,14 @@ class TurnClient:
                 raise EOFError
             self._input += data
 
+    def raw(self, size: int = 1 << 20) -> bytes:
+        """Octets that are no messages, of a connection that was bound to a peer's."""
+        if self._input:
+            found = bytes(self._input)
+            self._input.clear()
+            return found
+        return self.socket.recv(size)
+
     # -- requests
 
     def ask(
