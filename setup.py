@@ -25,6 +25,8 @@ setup(
             'web/site/static/*',
             'web/site/texts/*',
             'web/site/guide/*/*',
+            'web/panel/dist/*',
+            'web/panel/dist/assets/*',
         ]
     },
     install_requires=[

@@ -17,8 +17,8 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     family = commands.add_parser(
         'admin-web', parents=options, help='the dashboard, pages for administration'
     )
-    family.set_defaults(function=switch, verb='status')
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(function=switch, verb='status')
     for name, text in (
         ('status', 'whether it is on, and where'),
         ('enable', 'serve it, and show a link to log in'),
@@ -34,7 +34,7 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
 def switch(invocation: Invocation) -> Result:
     verb = invocation.arguments.verb
     with Access(invocation.load()) as relay:
-        if verb != 'status':
+        if verb in ('enable', 'disable'):
             settings.change(relay, ENABLED, 'true' if verb == 'enable' else 'false')
         found = relay.settings
         data = {'enabled': bool(found[ENABLED]), 'path': found[PATH]}

@@ -20,8 +20,9 @@ NO_OPEN_RELAY = (
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     def family(name: str, text: str, function: Any) -> Any:
         parser = commands.add_parser(name, parents=options, help=text)
-        parser.set_defaults(function=function, verb='status')
-        return parser.add_subparsers(dest='verb', metavar='VERB')
+        verbs = parser.add_subparsers(dest='verb', metavar='VERB')
+        parser.set_defaults(function=function, verb='status')  # now that `verb` is known
+        return verbs
 
     def verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = verbs.add_parser(name, parents=options, help=text)

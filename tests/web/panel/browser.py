@@ -54,8 +54,11 @@ class Browser:
         # The program wants them as descriptors 3 and 4.
         script = 'in=$1 out=$2; shift 2; eval "exec \\"\\$@\\" 3<&$in 4>&$out"'
         self._process = subprocess.Popen(
-            ['bash', '-c', script, 'bash', str(to_it), str(from_it), program(), *OPTIONS]
-            + [f'--user-data-dir={profile}', 'about:blank'],
+            [
+                *('bash', '-c', script, 'bash', str(to_it), str(from_it), program(), *OPTIONS),
+                f'--user-data-dir={profile}',
+                'about:blank',
+            ],
             pass_fds=(to_it, from_it),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

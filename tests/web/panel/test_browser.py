@@ -351,8 +351,8 @@ def test_light_and_dark_can_be_read(
 CONTRAST = """(() => {
   const parts = (text) => {
     const found = text.match(/[\\d.]+/g).map(Number)
-    if (text.startsWith('color(')) return [...found.slice(0, 3).map((one) => one * 255), found[3] ?? 1]
-    return [...found.slice(0, 3), found[3] ?? 1]
+    const scale = text.startsWith('color(') ? 255 : 1
+    return [...found.slice(0, 3).map((one) => one * scale), found[3] ?? 1]
   }
   const light = ([r, g, b]) => {
     const one = (value) => {
@@ -373,7 +373,8 @@ CONTRAST = """(() => {
   while (walker.nextNode()) {
     const text = walker.currentNode.data.trim()
     const element = walker.currentNode.parentElement
-    if (!text || !element.checkVisibility() || element.closest(':disabled, .hidden, noscript')) continue
+    if (!text || !element.checkVisibility()) continue
+    if (element.closest(':disabled, .hidden, noscript')) continue
     const front = light(parts(getComputedStyle(element).color))
     const back = light(behind(element))
     const ratio = (Math.max(front, back) + 0.05) / (Math.min(front, back) + 0.05)

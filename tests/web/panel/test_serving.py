@@ -235,9 +235,9 @@ def test_the_api_is_not_hidden_either(desk: Desk) -> None:
     with pytest.raises(SettingError, match=r'panel\.path: expected another path than admin\.path'):
         Settings.defaults({'panel.enabled': True, 'panel.path': '/q', 'admin.path': '/q'})
     assert Settings.defaults({'panel.path': '/q', 'admin.path': '/q'})['panel.path'] == '/q'
+    desk.relay.control.set_setting('admin.path', '/q')
+    desk.relay.publish('settings', {})
     with pytest.raises(Refused, match='another path'):
-        desk.relay.control.set_setting('admin.path', '/q')
-        desk.relay.publish('settings', {})
         change(desk.relay, 'panel.path', '/q')
 
 
