@@ -370,3 +370,8 @@ def test_root_leaves_no_files_that_the_relay_cannot_write() -> None:
         assert {path.stat().st_uid for path in [state, *state.rglob('*')]} == {nobody}
     finally:
         shutil.rmtree(directory)
+
+
+@pytest.mark.parametrize('family', ['log', 'message-size', 'submission-access', 'port', 'admin-web'])
+def test_a_family_without_a_verb_shows_its_state(shell: Shell, family: str) -> None:
+    assert shell.data(family) == shell.data(family, 'status')
