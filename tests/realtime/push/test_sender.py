@@ -202,6 +202,8 @@ def test_messages_together_are_told_at_most_twice(make: Make, service: Notificat
     world = make()
     world.device('ann', 'phone')
     service.delay = 0.3
+    world.deliver('ann')
+    service.wait(1, sleep=gevent.sleep)
     for _ in range(20):
         world.deliver('ann')
     assert world.rest(2) == ['phone', 'phone']
