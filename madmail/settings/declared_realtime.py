@@ -174,7 +174,8 @@ declare(
     Text(),
     '',
     'What passwords are made from (the TURN REST scheme). Empty: made from the secret of the '
-    'relay. "madmail turn rotate" puts another one in its place.',
+    'relay. "madmail turn rotate" puts another one in its place and lets former passwords last out '
+    'their time; with one that is set here they count no more.',
     applies=LIVE,
 )
 declare(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hmac
 import socket
 import threading
-import time
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,7 +52,6 @@ class TurnRole:
         self._resolver = Resolver.configured(context.settings)
         self._tls: ServerTLS | None = None
         self._named: dict[int, str] = {}  # addresses of the domain, by family
-        self._former: list[tuple[bytes, float]] = []  # secrets, and until when they count
         self._secrets: tuple[bytes, ...] = ()
         self._greenlets: list[gevent.Greenlet] = []
         self._prober: Prober | None = None
@@ -126,12 +124,7 @@ class TurnRole:
     def _refresh(self) -> None:
         """Settings may have changed."""
         self._live.reload()
-        secrets = secrets_of(self._settings, self._relay_secret)
-        if secrets[0] != self._secrets[0]:
-            # Clients that were told before go on for as long as they were told.
-            until = time.time() + self._settings['turn.ttl']
-            self._former = [(self._secrets[0], until), *self._former][:4]
-        self._secrets = secrets
+        self._secrets = secrets_of(self._settings, self._relay_secret)
         self._apply()
 
     def _apply(self) -> None:
@@ -140,13 +133,11 @@ class TurnRole:
 
     def _configuration(self) -> Configuration:
         settings = self._settings
-        now = time.time()
-        self._former = [(secret, until) for secret, until in self._former if until > now]
         public = relayed_addresses(settings, self._named)
         first, last = settings['turn.relay_port_min'], settings['turn.relay_port_max']
         return Configuration(
             realm=settings['turn.realm'] or str(settings['domain']),
-            secrets=(*self._secrets, *(secret for secret, _ in self._former)),
+            secrets=self._secrets,
             life=settings['turn.ttl'],
             public=public,
             bound={
