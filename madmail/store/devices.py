@@ -24,6 +24,7 @@ from madmail.store.mailboxes import Mailboxes
 
 DAY = 86_400  # seconds
 KEPT_DAYS = 90  # a token is good for after its renewal
+LONGEST = 5000  # seconds; no pause is longer, unless the clock was wrong meanwhile
 FORGOTTEN = 200  # old tokens removed in one job
 
 
@@ -170,8 +171,9 @@ class Devices(Mailboxes):
         if tx.execute(
             'INSERT INTO push_due SELECT id, ?2, ?2, abs(random() / 4), 0, ?2 FROM push_tokens'
             ' WHERE account_id = ?1 AND renewed > ?3'
-            ' ON CONFLICT DO UPDATE SET latest = excluded.latest, news = news + 1',
-            (account_id, now, _oldest(now)),
+            ' ON CONFLICT DO UPDATE SET latest = excluded.latest, news = news + 1,'
+            ' next_try = min(next_try, excluded.latest + ?4)',
+            (account_id, now, _oldest(now), LONGEST),
         ).rowcount:
             tx.after.append(self.announce_due)
 

@@ -221,6 +221,17 @@ def test_a_failure_is_put_off_and_survives(place: Place, clock: Clock) -> None:
     assert place.store.push_next(later) == 0
 
 
+def test_a_clock_that_was_wrong_keeps_nobody_waiting(place: Place, clock: Clock) -> None:
+    place.store.add_device_token(account(place), 'phone', 20)
+    clock.now += DAY
+    place.deliver(ANN)
+    (one,) = due(place)
+    place.store.push_settle([Settled(one.id, one.news, 1, int(clock.now) + 8)])
+    clock.now -= DAY
+    place.deliver(ANN)
+    assert place.store.push_next(int(clock.now)) <= clock.now + 5000
+
+
 def test_a_dead_token_goes_with_what_is_due_for_it(place: Place) -> None:
     ann = account(place)
     for token in ('dead', 'alive'):

@@ -26,7 +26,8 @@ from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardClient, ShardUnavailable
 from madmail.store.interface import DueToken, Settled
 
-LINE = 100  # tokens of all shards under way, lined up, or with an outcome not written yet
+LINE = 400  # tokens of all shards under way, lined up, or with an outcome not written yet
+LEAST = 20  # of each shard, however many there are
 IDLE = 30.0  # seconds after which a shard is asked that announced nothing
 GATHER_TIME = 0.1  # seconds between two questions to a shard
 SETTLE_TIME = 0.1  # seconds that outcomes wait for others
@@ -87,8 +88,7 @@ class ShardBox:
 class _Shard:
     """The sender's side of one shard."""
 
-    def __init__(self, index: int, box: Box) -> None:
-        self.index = index
+    def __init__(self, box: Box) -> None:
         self.box = box
         self.wake = Event()
         self.busy: set[int] = set()  # ids taken and not written yet
@@ -105,13 +105,16 @@ class Sender:
         service: Notifier,
         settings: Settings,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         factor: Callable[[], float] = spread,
     ) -> None:
         """`clock` is Unix time, `factor` spreads pauses (see schedule)."""
-        self._shards = {index: _Shard(index, box) for index, box in boxes.items()}
+        self._shards = {index: _Shard(box) for index, box in boxes.items()}
+        self._room = max(LINE // max(len(boxes), 1), LEAST)  # tokens of a shard
         self._service = service
         self._settings = settings
         self._clock = clock
+        self._monotonic = monotonic  # of the breaker: a clock that is set must not keep it open
         self._factor = factor
         self._url = service.url
         self.breaker = Breaker(factor)
@@ -119,7 +122,7 @@ class Sender:
         self._workers: set[gevent.Greenlet] = set()
         self._loops: list[gevent.Greenlet] = []
         self._stopping = False
-        self._used = clock()
+        self._used = monotonic()
         self.counts = dict.fromkeys([*(answer.value for answer in Answer), 'given_up'], 0)
         self.unwritten = 0  # successes that are not in the control database yet
 
@@ -190,20 +193,19 @@ class Sender:
 
     def _take(self, shard: _Shard) -> float:
         """Line up what is due; how long to wait for more, seconds."""
-        now = self._clock()
         if self._service.url != self._url:
             self._url = self._service.url
             self.breaker.close()
         if self._mode == 'off':
             self._clear_line()
             return IDLE
-        pause = self.breaker.wait(now) if self._mode == 'auto' else 0.0
+        pause = self.breaker.wait(self._monotonic()) if self._mode == 'auto' else 0.0
         if pause > 0:
             return min(pause, IDLE)
-        room = LINE - self._under_way
+        room = self._room - len(shard.busy)
         later = 0
         if room > 0:
-            due, later = shard.box.due(int(now), room, sorted(shard.busy))
+            due, later = shard.box.due(int(self._clock()), room, sorted(shard.busy))
             for one in due:
                 shard.busy.add(one.id)
                 self._line.append((shard, one))
@@ -211,10 +213,6 @@ class Sender:
                 later = 0  # the workers wake us when there is room
         self._engage()
         return min(max(later - self._clock(), 0.05), IDLE) if later else IDLE
-
-    @property
-    def _under_way(self) -> int:
-        return sum(len(one.busy) for one in self._shards.values())
 
     def _clear_line(self) -> None:
         """What is lined up stays where it is due."""
@@ -238,12 +236,12 @@ class Sender:
     def _work_off(self) -> None:
         while self._line and not self._stopping and len(self._workers) <= self._connections_allowed:
             shard, one = self._line[0]
-            now = self._clock()
+            now = self._monotonic()
             auto = self._mode == 'auto'
             if self._mode == 'off' or (auto and not self.breaker.admit(now)):
                 return  # _fill comes back to it
             self._line.popleft()
-            if now > one.since + self._settings['push.lifetime']:
+            if self._clock() > one.since + self._settings['push.lifetime']:
                 self.breaker.unasked()
                 self._decide(shard, Settled(one.id, one.news))
                 self.counts['given_up'] += 1
@@ -259,7 +257,7 @@ class Sender:
                     raise
                 _log.exception('request failed', error)
                 return
-            self.breaker.told(answer, self._clock())
+            self.breaker.told(answer, self._monotonic())
             if auto and self.breaker.open is not was_open:
                 (_log.info if was_open else _log.warning)(
                     'service answers again' if was_open else 'service does not answer'
@@ -315,19 +313,17 @@ class Sender:
                 gevent.sleep(AWAY_TIME)
                 shard.decided.set()
                 continue
-            full = self._under_way >= LINE
+            full = len(shard.busy) >= self._room
             del shard.outcomes[: len(taken)]
             shard.busy.difference_update(one.id for one in taken)
-            if full:
-                self.wake()  # there is room in the line for all
-            elif again or any(one.next_try for one in taken):
+            if full or again or any(one.next_try for one in taken):
                 shard.wake.set()
 
     def _upkeep(self) -> None:
-        forgotten = self._clock()
+        forgotten = self._monotonic()
         while True:
             gevent.sleep(IDLE)
-            now = self._clock()
+            now = self._monotonic()
             if now - self._used > QUIET_TIME:
                 self._service.close()
             if now - forgotten < FORGET_TIME:
