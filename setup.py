@@ -56,7 +56,7 @@ setup(
             'IMAPClient>=3.0',
             'deltachat-rpc-server>=2.0',
             'deltachat-rpc-client>=2.0',
-            'aiortc>=1.10',
+            'aiortc>=1.16',
             'blake3>=1.0',
             'pproxy>=2.7',
             'pycryptodome>=3.20',  # the ciphers of pproxy

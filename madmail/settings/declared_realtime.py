@@ -211,6 +211,15 @@ declare(
 )
 declare('turn.relay_port_max', Integer(1024, 65535), 65535, 'The last one.', applies=LIVE)
 declare(
+    'turn.share_ports',
+    Boolean(),
+    False,
+    'Let all relays share the ports of the range, so that a range of a few is enough, such as '
+    'ten. For calls of WebRTC programs, which Delta Chat makes; others may need ports of '
+    'their own.',
+    applies=LIVE,
+)
+declare(
     'turn.allowed_peers',
     Networks(),
     (),

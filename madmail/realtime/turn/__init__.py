@@ -5,6 +5,7 @@ credentials  user names that are times, passwords made from them, nonces
 addresses    which peers may be reached
 limits       what a stranger, an account and all of them may use
 ports        relay ports and the time they rest
+shared       ports that several allocations have
 allocation   what a client has, and the way of a packet through it
 requests     what each request does and answers
 doors        the listener for datagrams

@@ -134,6 +134,7 @@ class TurnRole:
     def _configuration(self) -> Configuration:
         settings = self._settings
         public = relayed_addresses(settings, self._named)
+        processes, shared = settings['turn.processes'], settings['turn.share_ports']
         first, last = settings['turn.relay_port_min'], settings['turn.relay_port_max']
         return Configuration(
             realm=settings['turn.realm'] or str(settings['domain']),
@@ -145,16 +146,20 @@ class TurnRole:
                 for family, host in public.items()
             },
             ports=range(first, last + 1),
+            own_ports=range(first + self._context.index, last + 1, processes)
+            if shared and processes > 1
+            else None,
+            shared=shared,
             limits=Limits(
                 per_account=settings['turn.relays_per_account'],
                 per_address=settings['turn.relays_per_ip'],
                 total=settings['turn.relays'],
                 rate=settings['turn.rate_per_relay'],
                 account_rate=settings['turn.rate_per_account'],
-                total_rate=settings['turn.rate'] // settings['turn.processes'],
+                total_rate=settings['turn.rate'] // processes,
             ),
             allowed=settings['turn.allowed_peers'],
-            alone=settings['turn.processes'] == 1,
+            alone=processes == 1,
         )
 
     def _look_up(self) -> None:

@@ -230,12 +230,18 @@ class Requests:
         if not server.may_allocate(client.ip):
             raise Refused(486)
         reservation = b''
+        port = None
         try:
             if token is not None:
                 relay = server.ports.redeem(token)
                 if relay is None:
                     raise Refused(508)
                 family = message.IPV6 if ':' in relay.getsockname()[0] else message.IPV4
+            elif server.shared is not None and not stream:
+                if pair:
+                    raise NoPort
+                port = server.shared.choose(family, proved.name, even=even is not None)
+                relay = port.socket
             elif pair:
                 reservation = os.urandom(8)
                 relay = server.ports.open_pair(family, reservation)
@@ -244,7 +250,7 @@ class Requests:
         except NoPort:
             raise Refused(508) from None
         allocation = server.allocate(
-            client, proved.name, proved.key, request.transaction, relay, family, stream
+            client, proved.name, proved.key, request.transaction, relay, family, stream, port
         )
         if allocation is None:
             raise Refused(508)

@@ -21,6 +21,7 @@ from madmail.realtime.turn.loop import Loop
 from madmail.realtime.turn.message import IPV6, Address
 from madmail.realtime.turn.ports import Ports
 from madmail.realtime.turn.requests import Requests
+from madmail.realtime.turn.shared import SharedPort, SharedPorts
 from madmail.realtime.turn.streams import Entrance, Stream
 
 STRANGER_RATE, STRANGER_BURST = 3000, 100  # answers a minute to an IP address without proof
@@ -42,6 +43,8 @@ class Configuration(NamedTuple):
     limits: Limits = Limits()
     allowed: tuple[IPv4Network | IPv6Network, ...] = ()
     alone: bool = True  # no other process has relayed addresses of ours
+    shared: bool = False  # a few ports serve all
+    own_ports: range | None = None  # where not all are for this process
 
 
 class Server:
@@ -89,11 +92,22 @@ class Server:
             before is None
             or before.ports != configuration.ports
             or before.bound != configuration.bound
+            or before.own_ports != configuration.own_ports
+            or before.shared != configuration.shared
         ):
-            ports = Ports(configuration.ports, configuration.bound, self.now)
+            ports = Ports(
+                configuration.own_ports or configuration.ports, configuration.bound, self.now
+            )
             if before is not None:
+                for allocation in [one for one in self.allocations if one.owner is not None]:
+                    self.release(allocation)
                 self.ports.close()
+                if self.shared is not None:
+                    self.shared.close()
             self.ports: Ports = ports
+            self.shared: SharedPorts | None = (
+                SharedPorts(self, ports) if configuration.shared else None
+            )
         self._judge()
 
     def _judge(self) -> None:
@@ -153,6 +167,7 @@ class Server:
         relay: socket.socket,
         family: int,
         stream: bool,
+        port: SharedPort | None = None,
     ) -> Allocation | None:
         """A new allocation on a bound socket; None if the system has no room."""
         now = self.loop.now
@@ -165,6 +180,9 @@ class Server:
             if stream:
                 allocation.connections = Connections(self, allocation)
                 self.loop.add(relay.fileno(), allocation.connections.acceptable)
+            elif port is not None:
+                allocation.owner = port.enter(allocation)
+                allocation.send = allocation.owner.send
             else:
                 self.loop.add(relay.fileno(), allocation.readable)
         except OSError:
@@ -174,7 +192,7 @@ class Server:
         allocation.network = network(client.ip)
         self.networks[allocation.network] += 1
         self.allocations.add(allocation)
-        if not stream:
+        if not stream and port is None:
             self.relayed[relayed] = allocation
         self.made += 1
         client.keep(allocation)
@@ -191,8 +209,11 @@ class Server:
             allocation.connections.close()
         elif self.relayed.get(allocation.relayed) is allocation:
             del self.relayed[allocation.relayed]
-        self.loop.remove(allocation.relay.fileno())
-        self.ports.rest(allocation.relay)
+        if allocation.owner is not None:
+            allocation.owner.port.leave(allocation.owner)
+        else:
+            self.loop.remove(allocation.relay.fileno())
+            self.ports.rest(allocation.relay)
         account = allocation.account
         account.allocations -= 1
         if not account.allocations:
@@ -212,6 +233,10 @@ class Server:
 
         PERF: no system call, and no way through the network.
         """
+        if sender.owner is not None and self.shared is not None:
+            if not self.shared.inside(sender, size, peer) and not self.configuration.alone:
+                self._across(sender, size, peer)
+            return
         target = self.relayed.get(peer[:2])
         if target is not None:
             target.from_peer(size, sender.source)
@@ -332,4 +357,6 @@ class Server:
             door.close()
         for entrance in self._entrances:
             entrance.close()
+        if self.shared is not None:
+            self.shared.close()
         self.ports.close()

@@ -23,7 +23,7 @@ def credentials(number: int) -> tuple[str, str]:
 async def relayed(rig: Rig, transport: str, number: int) -> Any:
     name, secret = credentials(number)
     connection = aioice.Connection(
-        ice_controlling=number == 0,
+        ice_controlling=number % 2 == 0,
         turn_server=rig.addresses[transport][:2],
         turn_username=name,
         turn_password=secret,
@@ -35,20 +35,21 @@ async def relayed(rig: Rig, transport: str, number: int) -> Any:
     return connection
 
 
+async def connected(one: Any, two: Any) -> None:
+    for mine, theirs in ((one, two), (two, one)):
+        for candidate in theirs.local_candidates:
+            await mine.add_remote_candidate(candidate)
+        await mine.add_remote_candidate(None)
+        mine.remote_username, mine.remote_password = theirs.local_username, theirs.local_password
+    await asyncio.gather(one.connect(), two.connect())
+
+
 @pytest.mark.parametrize('transports', [('udp', 'udp'), ('udp', 'tcp')])
 def test_ice_through_relays(rig: Rig, transports: tuple[str, str]) -> None:
     async def talk() -> None:
         one, two = [await relayed(rig, each, n) for n, each in enumerate(transports)]
         assert {c.type for c in (*one.local_candidates, *two.local_candidates)} == {'relay'}
-        for mine, theirs in ((one, two), (two, one)):
-            for candidate in theirs.local_candidates:
-                await mine.add_remote_candidate(candidate)
-            await mine.add_remote_candidate(None)
-            mine.remote_username, mine.remote_password = (
-                theirs.local_username,
-                theirs.local_password,
-            )
-        await asyncio.gather(one.connect(), two.connect())
+        await connected(one, two)
         for size in (1, 160, 1200):
             await one.send(bytes(size))
             assert await two.recv() == bytes(size)
