@@ -66,7 +66,7 @@ class Speech(Protocol):
 class Connection:
     """On the loop; nothing here blocks.
 
-    PERF: an idle client costs 2.1 KB in all (see benchmarks/iroh.py).
+    PERF: an idle client costs 1 KB in all (see benchmarks/iroh.py).
     """
 
     __slots__ = (

@@ -109,8 +109,8 @@ class IrohRelay:
         self._peers: dict[int, int] = {}  # open connections by the number of a peer
         self._rate = Gcra(0, 1)
         self._serial = 0
-        # PERF: a set a slice instead of a timer a connection: 20,000 connections cost 4 ms a
-        # second, a timer each would cost 200 octets each and a heap operation a frame.
+        # PERF: a set a slice instead of a timer a connection, which would cost memory for
+        # each and a heap operation a frame; 5,000 idle clients and their pings cost 5 ms a second.
         self._slices: list[set[Connection]] = [set() for _ in range(SLICES)]
         self._slice = 0
         self._round = loop.timer(ROUND / SLICES, ROUND / SLICES)
