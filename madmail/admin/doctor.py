@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 from madmail.account.address import ip_literal
 from madmail.admin import processes as host
+from madmail.admin import proxy as shadowsocks
 from madmail.admin import status
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -252,6 +253,29 @@ def ports(relay: Relay) -> Iterator[Finding]:
         )
 
 
+def proxy(relay: Relay) -> Iterator[Finding]:
+    """Whether the Shadowsocks proxy, where it is on, lets itself be used."""
+    if not relay.settings[shadowsocks.ENABLED]:
+        return
+    found = shadowsocks.state(relay)
+    if found['port'] is None:
+        yield Finding(
+            'proxy',
+            BAD,
+            'the Shadowsocks proxy is on and listens nowhere',
+            '"madmail port shadowsocks enable"',
+        )
+    elif found['answers'] is False:
+        yield Finding(
+            'proxy',
+            BAD,
+            'the Shadowsocks proxy does not answer',
+            'see "madmail status" and the log',
+        )
+    elif found['answers']:
+        yield Finding('proxy', OK, f'the Shadowsocks proxy answers at port {found["port"]}')
+
+
 def certificate(relay: Relay) -> Iterator[Finding]:
     try:
         told = describe(relay.settings, relay.state_dir)
@@ -328,6 +352,7 @@ CHECKS: tuple[Check, ...] = (
     disk,
     permissions,
     ports,
+    proxy,
     certificate,
     queue,
     names,

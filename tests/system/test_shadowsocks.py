@@ -192,6 +192,12 @@ def test_switch_password_and_port_while_it_runs(tmp_path: Path) -> None:
         with pytest.raises(TimeoutError):
             stale.stream.recv(1)
 
+        assert finding(relay)['level'] == 'ok'
+        relay.cli('port', 'shadowsocks', 'disable')
+        assert finding(relay)['level'] == 'bad'
+        assert relay.data('proxy', 'status')['port'] is None
+        assert 'listens nowhere' in relay.cli('proxy').stdout
+        relay.cli('proxy', 'enable')
         relay.cli('port', 'shadowsocks', 'set', str(relay.other))
         relay.at, old_port = relay.other, relay.at
         assert relay.through(relay.ports['imap']).line().startswith(b'* OK ')
@@ -221,6 +227,14 @@ def test_switch_password_and_port_while_it_runs(tmp_path: Path) -> None:
         relay.until(refused, 'it is off')
         relay.enable()
         assert relay.through(moved).line().startswith(b'* OK ')
+
+
+def finding(relay: ProxyRelay) -> dict[str, Any]:
+    """What the doctor says of it."""
+    told = json.loads(relay.cli('--json', 'doctor', check=False).stdout)['data']
+    (found,) = (one for one in told['checks'] if one['name'] == 'proxy')
+    assert isinstance(found, dict)
+    return found
 
 
 def test_recordings_are_refused_over_restarts(tmp_path: Path) -> None:
