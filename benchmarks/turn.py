@@ -124,7 +124,7 @@ def serve(listener: socket.socket) -> None:
         public={IPV4: '127.0.0.1'},
         bound={IPV4: '127.0.0.1'},
         ports=PORTS,
-        limits=Limits(per_account=0, per_address=0, rate=0),
+        limits=Limits(per_account=0, per_address=0, per_minute=0, rate=0),
         allowed=(ip_network('127.0.0.0/8'),),
     )
     server = Server(loop, configuration, Nonces(b'nonces'))

@@ -243,6 +243,13 @@ declare(
     applies=LIVE,
 )
 declare(
+    'turn.relays_per_minute_per_ip',
+    Integer(0),
+    120,
+    'New relays from one IP address, a sixth of them at once. 0: no limit.',
+    applies=LIVE,
+)
+declare(
     'turn.rate_per_relay',
     Size(),
     '750K',

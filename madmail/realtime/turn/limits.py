@@ -21,6 +21,7 @@ class Limits(NamedTuple):
 
     per_account: int = 16  # allocations
     per_address: int = 64  # allocations of an IP address, or an IPv6 network of 64 bits
+    per_minute: int = 120  # new ones, of the same
     total: int = 10_000  # allocations
     rate: int = 750_000  # octets a second, of an allocation, in each direction
     account_rate: int = 0  # octets a second, of an account, both directions

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from madmail.master.child import ChildContext
     from madmail.settings import Settings
 
+SWITCH_TIME = 0.0005  # seconds one thread of the process may keep the other from its turn
 LOOP_TIME = 5.0  # seconds in which a healthy loop does what it is asked
 WEIGH_TIME = 30.0  # seconds between two reports of what users carried
 ADDRESS_TIME = 300.0  # seconds between two looks at what the domain's name means
@@ -55,7 +58,7 @@ class TurnRole:
         self._secrets: tuple[bytes, ...] = ()
         self._greenlets: list[gevent.Greenlet] = []
         self._prober: Prober | None = None
-        self._tick = 0.0
+        self._last: dict[str, Any] | None = None  # what was counted, once all has ended
 
     def start(self) -> None:
         context = self._context
@@ -70,6 +73,10 @@ class TurnRole:
             tls = self._tls.context('stun.turn') if self._tls and name == 'turns' else None
             for listener in listeners:
                 self.server.listen(listener, tls)
+        # A look through everything for garbage, or the other thread's turn, are felt in a call.
+        gc.collect()
+        gc.freeze()
+        sys.setswitchinterval(SWITCH_TIME)
         self._thread = threading.Thread(target=self._loop.run, name='turn', daemon=True)
         self._thread.start()
         context.bus.subscribe('settings', lambda data: self._refresh())
@@ -95,10 +102,13 @@ class TurnRole:
         gevent.killall(self._greenlets)
         self._weigh()
         self._ask(self.server.close)
+        self._last = self.statistics()
         self._loop.stop()
         self._thread.join(LOOP_TIME)
 
     def statistics(self) -> dict[str, Any]:
+        if self._last is not None:
+            return self._last
         figures = self._ask(self.server.statistics) or {}
         figures['answers'] = bool(self._prober and self._prober.up)
         return figures
@@ -153,6 +163,7 @@ class TurnRole:
             limits=Limits(
                 per_account=settings['turn.relays_per_account'],
                 per_address=settings['turn.relays_per_ip'],
+                per_minute=settings['turn.relays_per_minute_per_ip'],
                 total=settings['turn.relays'],
                 rate=settings['turn.rate_per_relay'],
                 account_rate=settings['turn.rate_per_account'],

@@ -25,7 +25,7 @@ from madmail.realtime.turn.shared import SharedPort, SharedPorts
 from madmail.realtime.turn.streams import Entrance, Stream
 
 STRANGER_RATE, STRANGER_BURST = 3000, 100  # answers a minute to an IP address without proof
-ALLOCATE_RATE, ALLOCATE_BURST = 120, 20  # allocations a minute for an IP address
+AT_ONCE = 6  # the part of a minute's allocations that may come at once: one sixth
 STREAMS_LIMIT = 8192  # TCP and TLS clients
 STREAMS_PER_NETWORK = 256
 RESCAN = 60  # seconds between two looks at the addresses of this host
@@ -76,7 +76,7 @@ class Server:
         self._due: dict[int, set[Allocation]] = {}  # by second
         self._second = int(loop.now)
         self._strangers = Gcra(STRANGER_RATE, STRANGER_BURST)
-        self._allocating = Gcra(ALLOCATE_RATE, ALLOCATE_BURST)
+        self._allocating = Gcra(0, 1)
         self.configure(configuration)
         self.requests = Requests(self)
         loop.on_tick.append(self._tick)
@@ -86,6 +86,7 @@ class Server:
         before: Configuration | None = getattr(self, 'configuration', None)
         self.configuration = configuration
         self.limits = configuration.limits
+        self._allocating.set(self.limits.per_minute, max(self.limits.per_minute // AT_ONCE, 1))
         self.keys = Keys(configuration.secrets, configuration.realm, configuration.life)
         self.bucket = Bucket(configuration.limits.total_rate, self.loop.now)
         if (

@@ -59,8 +59,7 @@ def peer_port() -> Iterator[int]:
 
 def test_uclient(rig: Rig, peer_port: int) -> None:
     path = program('turnutils_uclient')
-    rig.limit(per_account=0, per_address=0)
-    rig.ask(lambda: rig.server._allocating.set(0, 0))
+    rig.limit(per_account=0, per_address=0, per_minute=0)
     running = {}
     for number, (what, (transport, flags)) in enumerate(RUNS.items()):
         name = str(int(time.time()) + 3600 + number)
