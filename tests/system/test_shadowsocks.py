@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import ssl
 import time
@@ -251,6 +253,22 @@ def test_recordings_are_refused_over_restarts(tmp_path: Path) -> None:
         again.settimeout(0.3)
         with pytest.raises(TimeoutError):
             again.recv(1)
+
+
+def test_a_proxy_that_dies_is_replaced_and_nobody_else_notices(relay: ProxyRelay) -> None:
+    anna = relay.imap(*relay.account('anna'))
+    children = relay.status()['data']['children']
+    (pid,) = (one['pid'] for one in children if one['kind'] == 'shadowsocks')
+    os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        found = [one for one in relay.status()['data']['children'] if one['kind'] == 'shadowsocks']
+        return [one['pid'] for one in found if one['statistics'].get('answers')] not in ([], [pid])
+
+    relay.until(replaced, 'another one serves')
+    assert relay.through(relay.ports['imap']).line().startswith(b'* OK ')
+    assert anna.noop()[0] == 'OK'
+    anna.logout()
 
 
 def test_users_of_the_proxy_do_not_lock_each_other_out(tmp_path: Path) -> None:

@@ -41,6 +41,8 @@ class Services:
         for name in REACHABLE:
             for address in settings[f'listen.{name}']:
                 way = _way(address)
+                if name == 'http' and way.host == '::1':
+                    continue  # for the web server that is somebody on this host
                 known = self._ways.get(way.port)
                 # IPv6 where nothing else is: there all clients have one loopback address.
                 if way.port and (known is None or known.family == socket.AF_INET6):

@@ -35,18 +35,21 @@ class Rig:
     what is said comes back.
     """
 
-    def __init__(self, directory: Path, *, service: Any = None, **options: Any) -> None:
+    def __init__(
+        self, directory: Path, *, service: Any = None, host: str = '127.0.0.1', **options: Any
+    ) -> None:
         self.peers: list[str] = []
         self.service = service or self.echo
-        self.server = StreamServer(('127.0.0.1', 0), self.serve)
+        self.server = StreamServer((host, 0), self.serve)
         self.server.start()
         self.port: int = self.server.server_port
-        self.listener = socket.create_server(('127.0.0.1', 0), backlog=512)
-        self.at: tuple[str, int] = self.listener.getsockname()
+        family = socket.AF_INET6 if ':' in host else socket.AF_INET
+        self.listener = socket.create_server((host, 0), family=family, backlog=512)
+        self.at: tuple[str, int] = self.listener.getsockname()[:2]
         self.settings = Settings.defaults(
             {
                 'domain': DOMAIN,
-                'listen.imap': f'127.0.0.1:{self.port}',
+                'listen.imap': f'[{host}]:{self.port}' if ':' in host else f'{host}:{self.port}',
                 'shadowsocks.enabled': True,
                 'limits.connections_per_ip': 0,
                 **{name.replace('__', '.'): value for name, value in options.items()},

@@ -64,6 +64,16 @@ def test_each_port_leads_to_its_listener(services: Services) -> None:
     assert services.first == 143
 
 
+def test_nobody_comes_to_plain_http_as_somebody_on_this_host() -> None:
+    listen = {'listen.http': '[::]:80', 'listen.https': '[::]:443', 'listen.imap': '[::1]:143'}
+    services = Services(Settings.defaults(listen))
+    assert services.find(Destination('localhost', 80)) is None
+    assert services.find(Destination('localhost', 443))
+    assert services.find(Destination('localhost', 143))
+    both = Services(Settings.defaults({'listen.http': ['[::]:80', '0.0.0.0:80']}))
+    assert both.find(Destination('localhost', 80)) == (socket.AF_INET, '127.0.0.1', 80)
+
+
 def test_a_domain_that_is_an_address() -> None:
     for domain, host in (('203.0.113.1', '203.0.113.1'), ('2001:db8::1', '2001:db8:0::1')):
         services = Services(Settings.defaults({'domain': domain, 'listen.imap': '0.0.0.0:143'}))

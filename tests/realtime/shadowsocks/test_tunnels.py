@@ -161,6 +161,15 @@ def test_clients_are_seen_as_strangers_of_different_addresses(tmp_path: Path) ->
             )
 
 
+def test_a_host_with_ipv6_only(tmp_path: Path) -> None:
+    with Rig(tmp_path, host='::1') as rig:
+        client = rig.client(b'hello')
+        assert client.hear(5) == b'hello'
+        assert rig.client(b'hello', host='::1').hear(5) == b'hello'
+        assert set(rig.peers) == {'::1'}
+        client.close()
+
+
 def test_idle_tunnels_end_with_what_they_carry(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
