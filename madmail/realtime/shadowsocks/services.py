@@ -48,7 +48,7 @@ class Services:
                 if way.port and (known is None or known.family == socket.AF_INET6):
                     self._ways[way.port] = way
         for name in ('imap', 'submission', *REACHABLE):
-            ports = [one.port for one in settings[f'listen.{name}'] if one.port]
+            ports = [one.port for one in settings[f'listen.{name}'] if one.port in self._ways]
             if ports:
                 self.first = ports[0]
                 break
