@@ -31,10 +31,34 @@ function record() {
   }
 }
 
+// What the compiler writes for pages that a server has drawn already; ours are drawn here only.
+const HYDRATION = 'internal/client/dom/hydration.js'
+
+function clientOnly() {
+  return {
+    name: 'client-only',
+    enforce: 'post',
+    transform(code, id) {
+      if (id.endsWith(HYDRATION)) {
+        const fixed = code
+          .replace('export let hydrating = false;', 'export const hydrating = false;')
+          .replace('\thydrating = value;\n', '')
+        if (fixed.length !== code.length - 20 + 2) this.error(`${HYDRATION} is another one`)
+        return { code: fixed, map: null }
+      }
+      if (!id.endsWith('.svelte')) return null
+      const fixed = code
+        .replace(/^\s*\$\.(?:reset|next)\([^()]*\);$/gm, '')
+        .replace(/,\s*\$\$slots: \{ default: true \}/g, '')
+      return { code: fixed, map: null }
+    },
+  }
+}
+
 export default defineConfig({
   root,
   base: './',
-  plugins: [svelte({ configFile: false, compilerOptions: { runes: true, discloseVersion: false, cssHash: ({ hash, css }) => `s${hash(css).slice(0, 4)}` } }), record()],
+  plugins: [svelte({ configFile: false, compilerOptions: { runes: true, discloseVersion: false, cssHash: ({ hash, css }) => `s${hash(css).slice(0, 4)}` } }), clientOnly(), record()],
   build: {
     outDir: '../madmail/web/panel/dist',
     emptyOutDir: true,

@@ -96,7 +96,7 @@ class Addresses(Kind):
             raise Wrong(self.expected)
         host = match[1] or match[2] or '0.0.0.0'
         port = int(match[3]) if match[3] else self.port
-        if host.isdigit() and not match[3]:
+        if host.isascii() and host.isdigit() and not match[3]:
             host, port = '0.0.0.0', int(host)
         try:
             if host == '*':
@@ -197,6 +197,49 @@ class HttpUrl(Kind):
         except ValueError:
             raise Wrong(self.expected) from None
         return value
+
+
+class Directory(HttpUrl):
+    """An authority for certificates: a word, or the URL of its ACME directory."""
+
+    name = 'ACME directory'
+    WORDS = ('letsencrypt', 'staging')
+    expected = 'letsencrypt, staging or the URL of an ACME directory, with https'
+
+    def check(self, value: object) -> object:
+        if value in self.WORDS:
+            return value
+        if not str(super().check(value)).startswith('https://'):
+            raise Wrong(self.expected)
+        return value
+
+
+class Email(Kind):
+    """An address that people read, or nothing."""
+
+    name = 'address'
+    expected = 'an address such as admin@example.org'
+    ADDRESS = re.compile(r'[A-Za-z0-9._+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.)+[A-Za-z0-9-]{2,63}')
+
+    def check(self, value: object) -> object:
+        if value == '':
+            return ''
+        if not isinstance(value, str) or not self.ADDRESS.fullmatch(value):
+            raise Wrong(self.expected)
+        return value
+
+
+class Base64(Kind):
+    """A key in base64url, or nothing."""
+
+    name = 'key'
+    expected = 'a key in base64url'
+    TEXT = re.compile(r'[A-Za-z0-9_-]{0,1024}={0,2}')
+
+    def check(self, value: object) -> object:
+        if not isinstance(value, str) or not self.TEXT.fullmatch(value):
+            raise Wrong(self.expected)
+        return value.rstrip('=')
 
 
 class RelayUrl(HttpUrl):

@@ -1,7 +1,9 @@
 // The admin API: one POST, see docs/reference/admin-api.md. The token is kept for this tab only.
 import { number } from './format.js'
-import { t } from './messages.svelte.js'
+import { keep, read } from './kept.js'
+import { t, T } from './messages.svelte.js'
 
+const PLACE = 'sessionStorage'
 const KEY = 'madmail-token'
 const TIME = 120_000 // milliseconds; long removals answer before
 
@@ -12,24 +14,16 @@ export class Failed extends Error {
   }
 }
 
-function kept() {
-  try {
-    return sessionStorage.getItem(KEY) ?? ''
-  } catch {
-    return ''
-  }
-}
-
 export const api = $state({
   path: document.querySelector('meta[name="madmail-api"]').content,
-  token: kept(),
+  token: read(PLACE, KEY),
   version: '',
   offline: false,
   renewed: false, // the relay has another version than this page
   farewell: '', // why somebody was logged out
 })
 
-/** The body of the answer. Raises Failed with the text of the relay. */
+/** The body of the answer of /admin/RESOURCE. Raises Failed with the text of the relay. */
 export async function call(method, resource, body = {}, token = api.token) {
   const headers = { Authorization: `Bearer ${token}` }
   let response
@@ -37,7 +31,7 @@ export async function call(method, resource, body = {}, token = api.token) {
     response = await fetch(api.path, {
       method: 'POST',
       headers: { 'Content-Type': 'application/json' },
-      body: JSON.stringify({ method, resource, headers, body }),
+      body: JSON.stringify({ method, resource: `/admin/${resource}`, headers, body }),
       cache: 'no-store',
       credentials: 'omit',
       redirect: 'error',
@@ -45,7 +39,7 @@ export async function call(method, resource, body = {}, token = api.token) {
     })
   } catch {
     api.offline = true
-    throw new Failed(t('unreachable'), 0)
+    throw new Failed(T.unreachable, 0)
   }
   let answer
   try {
@@ -59,7 +53,7 @@ export async function call(method, resource, body = {}, token = api.token) {
   if (answer.error !== null) {
     const seconds = response.headers.get('Retry-After')
     const more = seconds ? ` ${t('retry_after', { seconds: number(Number(seconds)) })}` : ''
-    if (answer.status === 401 && token === api.token) leave(t('token_refused'))
+    if (answer.status === 401 && token === api.token) leave(T.token_refused)
     throw new Failed(`${answer.error}${more}`, answer.status)
   }
   return answer.body
@@ -67,24 +61,16 @@ export async function call(method, resource, body = {}, token = api.token) {
 
 /** Raises Failed when the token is wrong. */
 export async function enter(token) {
-  await call('GET', '/admin/status', {}, token)
+  await call('GET', 'status', {}, token)
   api.token = token
   api.farewell = ''
-  try {
-    sessionStorage.setItem(KEY, token)
-  } catch {
-    // then it is gone with this page
-  }
+  keep(PLACE, KEY, token)
 }
 
 export function leave(why = '') {
   api.token = ''
   api.farewell = why
-  try {
-    sessionStorage.removeItem(KEY)
-  } catch {
-    // it was not kept
-  }
+  keep(PLACE, KEY, '')
 }
 
 /** The token in a login link, see `madmail admin-token`; '' if there is none. */

@@ -1,5 +1,5 @@
 // Numbers, sizes and times in the words of the language.
-import { language, t } from './messages.svelte.js'
+import { language, T } from './messages.svelte.js'
 
 const cache = new Map()
 
@@ -34,7 +34,7 @@ export function bytes(value) {
 
 /** A time of day and date; Unix seconds or RFC 3339. */
 export function moment(value) {
-  if (!value) return t('never')
+  if (!value) return T.never
   const date = typeof value === 'number' ? new Date(value * 1000) : new Date(value)
   return made(Intl.DateTimeFormat, { dateStyle: 'medium', timeStyle: 'short' }).format(date)
 }
@@ -56,7 +56,7 @@ const STEPS = [
 
 /** How long ago, or in how long; Unix seconds. */
 export function ago(value) {
-  if (!value) return t('never')
+  if (!value) return T.never
   const seconds = value - Date.now() / 1000
   for (const [unit, length] of STEPS) {
     if (Math.abs(seconds) >= length) {
@@ -66,12 +66,12 @@ export function ago(value) {
       )
     }
   }
-  return t('now')
+  return T.now
 }
 
 /** A day as the relay keeps it of accounts, nothing finer; Unix seconds. */
 export function date(value) {
-  if (!value) return t('never')
+  if (!value) return T.never
   return made(Intl.DateTimeFormat, { dateStyle: 'medium', timeZone: 'UTC' }).format(value * 1000)
 }
 

@@ -1,23 +1,13 @@
 // Light, dark, or as the system has it.
+import { keep, read } from './kept.js'
+
+const PLACE = 'localStorage'
 const KEY = 'madmail-theme'
 
-function kept() {
-  try {
-    return localStorage.getItem(KEY)
-  } catch {
-    return null
-  }
-}
-
-export const theme = $state({ name: kept() ?? 'auto' })
+export const theme = $state({ name: read(PLACE, KEY) })
 
 export function paint(name = theme.name) {
   theme.name = ['light', 'dark'].includes(name) ? name : 'auto'
-  if (theme.name === 'auto') delete document.documentElement.dataset.theme
-  else document.documentElement.dataset.theme = theme.name
-  try {
-    localStorage.setItem(KEY, theme.name)
-  } catch {
-    // private windows may have no storage
-  }
+  document.documentElement.dataset.theme = theme.name
+  keep(PLACE, KEY, theme.name)
 }
