@@ -132,8 +132,8 @@ declare(
     'iroh.rate',
     Size(),
     '1M',
-    'Octets a second that are taken from one connection, two seconds of them at once; what is '
-    'more waits. 0: no limit.',
+    'Octets a second that are taken from one connection, 64K at least, two seconds of them at '
+    'once; what is more waits. 0: no limit.',
     applies=LIVE,
     unit='octets',
 )

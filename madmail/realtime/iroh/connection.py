@@ -10,11 +10,11 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
 from madmail.realtime.iroh.derp import HEADER, Malformed
-from madmail.realtime.iroh.relay import READ, RECEIVE, WRITE, IrohRelay
+from madmail.realtime.iroh.relay import READ, RECEIVE, IrohRelay
+from madmail.realtime.iroh.waiting import Waiting
 
 if TYPE_CHECKING:
     from madmail.realtime.iroh.switchboard import Switchboard
@@ -27,9 +27,7 @@ FRAME_TIME = 15.0  # seconds for a frame that has begun
 STUCK_TIME = 8.0  # seconds in which nothing could be sent
 FAREWELL_TIME = 2.0  # seconds a peer has to close after we did
 MUTE_TIME = 30.0  # seconds until one without a place is closed
-QUEUE_FRAMES = 512  # a connection; its octets are `iroh.queue`
 BURST_TIME = 2  # seconds' worth of `iroh.rate` that may come at once
-CORK = 65536  # octets gathered for one send
 LOW_WATER = 131072  # octets unsent in the kernel at which it takes no more
 HEARERS = 256  # nodes that are told when it goes
 
@@ -80,15 +78,11 @@ class Connection:
         '_patience',
         '_peer',
         '_place',
-        '_pong',
-        '_queue',
-        '_queued',
         '_reader',
         '_rest',
         '_rest_since',
         '_stream',
-        '_stuck_since',
-        '_writer',
+        '_waiting',
         'board',
         'heard',
         'key',
@@ -114,16 +108,12 @@ class Connection:
         self._rest = b''  # the beginning of what has not arrived as a whole
         self._rest_since = 0.0
         self._kept = 0  # octets that its speech keeps
-        self._queue: deque[bytes] | None = None
-        self._queued = 0
-        self._pong: bytes | None = None  # goes before everything else; the newest is enough
         self._hearers: set[bytes] | None = None
         self._last_hearer: bytes = b''
-        self._stuck_since = 0.0
+        self._waiting: Waiting | None = None
         self._credit = 0.0
         self._credited = 0.0
         self._reader = relay.loop.io(stream.fileno(), READ)
-        self._writer: Any = None
         self._place = relay.opened(self)
 
     def start(self) -> None:
@@ -207,7 +197,7 @@ class Connection:
 
     def _spend(self, size: int, now: float) -> None:
         """Hear no more for a while from who sends too much; nothing is lost."""
-        rate = self.relay.settings['iroh.rate']
+        rate = self.relay.rate()
         if not rate:
             return
         burst = rate * BURST_TIME
@@ -219,7 +209,7 @@ class Connection:
             self.relay.throttle(self)
 
     def may_send(self, now: float) -> bool:
-        rate = self.relay.settings['iroh.rate']
+        rate = self.relay.rate()
         return not rate or self._credit + (now - self._credited) * rate >= 0
 
     def resume(self) -> None:
@@ -239,20 +229,12 @@ class Connection:
         if board.enter(self, now):
             self.board = board
             self.state = OPEN
-            self._credit, self._credited = self.relay.settings['iroh.rate'] * BURST_TIME, now
+            self._credit, self._credited = self.relay.rate() * BURST_TIME, now
         else:
             # Closed at once it would be back at once.
             self.relay.counts.muted += 1
             self.state = MUTE
             self._deadline = now + MUTE_TIME
-
-    def pong(self, data: bytes) -> None:
-        """Answer a ping, before anything else that waits."""
-        if self.state is OPEN:
-            if self._writer is None:
-                self._send(self.speech.pong(data))
-            else:
-                self._pong = self.speech.pong(data)
 
     def reached(self, destination: bytes) -> None:
         """Remember a node that has got something from here."""
@@ -267,23 +249,24 @@ class Connection:
         """Another connection of the node has taken over."""
         self.relay.counts.evicted += 1
         self.board = None
-        self._forget_queue()
+        if self._waiting is not None:
+            self._waiting.forget()
         self.farewell(self.speech.replaced())
 
     # -- output
 
     def deliver(self, frames: memoryview | bytes, count: int = 1) -> None:
         """Send whole frames, or keep them until they can be; `count` packets."""
-        if self.state is not OPEN:
-            self.relay.counts.unreachable += count
-            return
-        sent = 0
         relay = self.relay
-        if self._writer is None:
+        if self.state is not OPEN:
+            relay.counts.unreachable += count
+            return
+        waiting = self._waiting
+        if waiting is None:
             try:
                 sent = self._stream.send(frames)
             except BlockingIOError:
-                pass
+                sent = 0
             except OSError:
                 self.close()
                 relay.counts.unreachable += count
@@ -292,70 +275,68 @@ class Connection:
             if sent == len(frames):
                 relay.counts.forwarded += count
                 return
-        if sent:
-            # What has begun must end, so it is kept in any case.
-            end, begun = _end_of_frame(frames, sent, count)
-            self._put_back(bytes(frames[sent:end]))
-            self._watch_writable()
-            relay.counts.forwarded += begun
-            frames = frames[end:]
-            count -= begun
-        if count and self._fits(len(frames)):
-            self._append(bytes(frames))
-            self._watch_writable()
+            waiting = self._wait()
+            if sent:
+                # What has begun must end, so it is kept in any case.
+                end, begun = _end_of_frame(frames, sent, count)
+                waiting.begin(bytes(frames[sent:end]))
+                relay.counts.forwarded += begun
+                count -= begun
+                if not count:
+                    return
+                frames = frames[end:]
+        if waiting.fits(len(frames)):
+            waiting.append(bytes(frames))
             relay.counts.forwarded += count
         else:
             relay.counts.dropped += count
 
+    def pong(self, data: bytes) -> None:
+        """Answer a ping, before anything else that waits."""
+        if self.state is OPEN:
+            if self._waiting is None:
+                self._send(self.speech.pong(data))
+            else:
+                self._waiting.pong(self.speech.pong(data))
+
     def say(self, data: bytes) -> None:
         """Send something of our own, small, that must not be lost."""
-        if self._writer is None and self._queue is None:
+        if self._waiting is None:
             self._send(data)
         else:
-            self._append(data)
+            self._waiting.append(data)
 
     def farewell(self, data: bytes) -> None:
         """Say the last words, and let the peer close."""
         if self.state is GONE:
             return
         if data:
-            self._append(data)
+            self.say(data)
         self._leave()
-        self.state = CLOSING
         self._drop_rest()
+        if self.state is GONE:
+            return
+        self.state = CLOSING
         self._deadline = time.monotonic() + FAREWELL_TIME
-        self._flush()
+        if self._waiting is None:
+            self._shut()
         self.resume()
 
-    def _fits(self, octets: int) -> bool:
-        limit = self.relay.settings['iroh.queue']
-        queue = self._queue
-        if queue is not None and len(queue) >= QUEUE_FRAMES:
-            return False
-        return self._queued + octets <= limit and self.relay.room_to_wait(octets)
-
-    def _append(self, data: bytes) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.append(data)
-        self._queued += len(data)
-        self.relay.held += len(data)
-
-    def _watch_writable(self) -> None:
-        if self._writer is None and self.state is not GONE:
-            self._stuck_since = time.monotonic()
-            self._writer = self.relay.loop.io(self._stream.fileno(), WRITE)
-            self._writer.start(self._writable)
+    def _wait(self) -> Waiting:
+        self._waiting = Waiting(self.relay, self._stream, self._writable)
+        return self._waiting
 
     def _writable(self) -> None:
         self.guard(self._flush)
 
     def _flush(self) -> None:
-        """Send what can be sent."""
-        while self.state is not GONE:
-            data = self._next()
+        """Send what can be sent of what waits."""
+        waiting = self._waiting
+        while waiting is not None:
+            data = waiting.take()
             if not data:
-                self._drop_writer()
+                waiting.close()
+                self._waiting = None
                 if self.state is CLOSING:
                     self._shut()
                 return
@@ -371,49 +352,17 @@ class Connection:
         except OSError:
             self.close()
             return False
-        if sent:
-            self._stuck_since = time.monotonic()
-            if self.state is OPEN:
-                self.relay.sent += sent
+        if self.state is OPEN:
+            self.relay.sent += sent
         if sent == len(data):
+            if self._waiting is not None:
+                self._waiting.since = time.monotonic()
             return True
-        self._put_back(data[sent:] if sent else data)
-        self._watch_writable()
+        waiting = self._waiting or self._wait()
+        waiting.begin(data[sent:] if sent else data)
+        if sent:
+            waiting.since = time.monotonic()
         return False
-
-    def _next(self) -> bytes:
-        """What to send next; frames are gathered, and a pong goes between two of them."""
-        queue = self._queue
-        pieces = []
-        size = 0
-        if queue and queue[0] == b'':
-            # Mark of a frame that has begun: its rest comes first.
-            queue.popleft()
-            pieces.append(queue.popleft())
-            size = len(pieces[0])
-            self._queued -= size
-        if self._pong is not None:
-            pieces.append(self._pong)
-            self._pong = None
-        taken = size
-        while queue and taken < CORK:
-            piece = queue.popleft()
-            self._queued -= len(piece)
-            size += len(piece)
-            taken += len(piece)
-            pieces.append(piece)
-        self.relay.held -= size
-        if queue is not None and not queue:
-            self._queue = None
-        return pieces[0] if len(pieces) == 1 else b''.join(pieces)
-
-    def _put_back(self, data: bytes) -> None:
-        if self._queue is None:
-            self._queue = deque()
-        self._queue.appendleft(data)
-        self._queue.appendleft(b'')
-        self._queued += len(data)
-        self.relay.held += len(data)
 
     # -- time
 
@@ -421,7 +370,7 @@ class Connection:
         """Called every ROUND seconds."""
         state = self.state
         if state is OPEN:
-            stuck = self._writer is not None and now - self._stuck_since > STUCK_TIME
+            stuck = self._waiting is not None and now - self._waiting.since > STUCK_TIME
             half = self._rest and now - self._rest_since > FRAME_TIME
             if stuck or half:
                 self._silent()
@@ -456,8 +405,9 @@ class Connection:
             return
         self._leave()
         self.state = GONE
-        self._drop_writer()
-        self._forget_queue()
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
         self._drop_rest()
         self._reader.stop()
         self._reader.close()
@@ -478,7 +428,7 @@ class Connection:
 
     def told_gone(self, key: bytes) -> None:
         frame = self.speech.gone(key)
-        if self._fits(len(frame)):
+        if self._waiting is None or self._waiting.fits(len(frame)):
             self.say(frame)
 
     def _shut(self) -> None:
@@ -492,21 +442,6 @@ class Connection:
         self.relay.held -= len(self._rest) + self._kept
         self._rest = b''
         self._kept = 0
-
-    def _forget_queue(self) -> None:
-        """Drop what waits, but for the rest of a frame that has begun."""
-        queue, self._queue = self._queue, None
-        self.relay.held -= self._queued
-        self._queued = 0
-        self._pong = None
-        if queue and queue[0] == b'' and self.state is not GONE:
-            self._put_back(queue[1])
-
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            self._writer.stop()
-            self._writer.close()
-            self._writer = None
 
 
 def _end_of_frame(frames: memoryview | bytes, sent: int, count: int) -> tuple[int, int]:
@@ -523,5 +458,8 @@ def _end_of_frame(frames: memoryview | bytes, sent: int, count: int) -> tuple[in
 def prepare(stream: socket.socket) -> None:
     """Options of a TCP connection.  Raises OSError."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    # So that what waits does so here, where a pong can overtake it and all is counted.
-    stream.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOW_WATER)
+    try:
+        # So that what waits does so here, where a pong can overtake it and all is counted.
+        stream.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, LOW_WATER)
+    except OSError:
+        pass  # not every kernel has it

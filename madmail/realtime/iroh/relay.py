@@ -22,6 +22,8 @@ READ, WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 RECEIVE = 131072  # octets; the most one callback reads
 # What one callback looks at: the beginning of a frame from before, and what came now.
 SCRATCH = RECEIVE + 73728
+# Octets a second.  With less a ping would wait too long behind what one read has taken.
+LEAST_RATE = 65536
 ROUND = 2.0  # seconds in which every connection is looked at once
 SLICES = 8  # of a round
 PAUSE = 0.05  # seconds between two looks at those that send too fast
@@ -190,6 +192,11 @@ class IrohRelay:
         """
         limit = self.settings['iroh.memory']
         return not limit or self.held + octets <= limit - limit // 4
+
+    def rate(self) -> int:
+        """Octets a second of a connection, 0 = any."""
+        rate: int = self.settings['iroh.rate']
+        return max(rate, LEAST_RATE) if rate else 0
 
     def throttle(self, connection: Connection) -> None:
         """Look again and again whether it may send."""
