@@ -1,4 +1,7 @@
-"""The courier as a process: its shards, its clock, its life under the master."""
+"""The courier as a process: its shards, its clock, its life under the master.
+
+It also sends push notifications (`realtime.push`).
+"""
 
 from __future__ import annotations
 

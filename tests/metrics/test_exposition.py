@@ -57,6 +57,24 @@ def test_sums_of_the_living_and_the_dead() -> None:
     assert found['madmail_process_resident_bytes{kind="gate"}'] == 20
 
 
+def test_notifications_are_told_by_result_and_a_pause_is_seen() -> None:
+    counts = {'sent': 3, 'gone': 1, 'failed': 2}
+    children = [
+        child('courier', 0, push=counts, push_paused=True, traffic={'notified': 3}),
+        child('shard', 0, push_waiting=4),
+        child('shard', 1, push_waiting=5),
+    ]
+    past = {'courier': {'push': {'sent': 10}}}
+    facts = {'traffic': {'sent': 1, 'received': 2, 'notified': 13}}
+    found = samples(text(told(*children, past=past), facts))
+    assert found['madmail_push_requests_total{result="sent"}'] == 13
+    assert found['madmail_push_requests_total{result="gone"}'] == 1
+    assert found['madmail_push_waiting'] == 9
+    assert found['madmail_push_paused'] == 1
+    assert found['madmail_messages_total{origin="sent"}'] == 1
+    assert 'madmail_messages_total{origin="notified"}' not in found
+
+
 def test_counts_never_go_back_when_a_process_ends() -> None:
     ledger = Ledger()
     before = told(child('gate', 0, logins=5, imap=2))
