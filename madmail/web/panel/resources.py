@@ -29,7 +29,8 @@ RECORD = 'sources.json'  # what the bundle was made from; not served
 API_MARK = '"/api/admin"'  # in the page, where the path of the admin API is told
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types svelte-trusted-html"
 )
 HEADERS = {
     'Content-Security-Policy': POLICY,

@@ -78,6 +78,14 @@ def size(png: bytes) -> tuple[int, int]:
     return width, height
 
 
+def drawn(page: Page, name: str, place: Path, file: str) -> bytes:
+    """A picture; of each page if they are to be kept, else of the first."""
+    kept = os.environ.get('MADMAIL_SCREENS')
+    if not kept and name != PAGES[0]:
+        return b''
+    return page.picture((Path(kept) if kept else place) / file)
+
+
 def test_a_wrong_token_is_told_and_the_right_one_opens(browser: Browser, office: Office) -> None:
     page = browser.open(address(office), **PHONE)
     page.type(TOKEN_FIELD, 'f' * 64)
@@ -318,16 +326,16 @@ def test_a_token_that_is_replaced_ends_the_session(browser: Browser, office: Off
 def test_every_page_in_every_language_fits_a_phone(
     browser: Browser, office: Office, tmp_path: Path, language: str
 ) -> None:
-    kept = Path(os.environ.get('MADMAIL_SCREENS') or tmp_path)
     page = enter(browser, office, **PHONE, language=language)
     assert page.run('document.documentElement.lang') == language
     assert page.run('document.documentElement.dir') == ('rtl' if language == 'fa' else 'ltr')
     for name in PAGES:
         turn(page, name)
         assert page.wider() <= 0, name
-        picture = page.picture(kept / f'panel-{name}-{language}-phone.png')
-        assert size(picture) == (780, 1688)
-        assert len(picture) > 20_000  # what did not come is plain and packs small
+        picture = drawn(page, name, tmp_path, f'panel-{name}-{language}-phone.png')
+        if picture:
+            assert size(picture) == (780, 1688)
+            assert len(picture) > 20_000  # what did not come is plain and packs small
     leave(page)
 
 
@@ -337,11 +345,10 @@ def test_light_and_dark_can_be_read(
     browser: Browser, office: Office, tmp_path: Path, screen: str, dark: bool
 ) -> None:
     """Every text that is seen stands out against what is behind it (WCAG 2.2, 1.4.3)."""
-    kept = Path(os.environ.get('MADMAIL_SCREENS') or tmp_path)
     page = enter(browser, office, **(PHONE if screen == 'phone' else DESKTOP), dark=dark)
     for name in PAGES:
         turn(page, name)
-        page.picture(kept / f'panel-{name}-{screen}-{"dark" if dark else "light"}.png')
+        drawn(page, name, tmp_path, f'panel-{name}-{screen}-{"dark" if dark else "light"}.png')
         faint = page.run(CONTRAST)
         assert faint == [], name
     leave(page)

@@ -26,7 +26,8 @@ export function bytes(value) {
     size /= 1024
     step += 1
   }
-  const unitDisplay = step ? 'short' : 'narrow'
+  // Latin units would be torn from Persian numbers.
+  const unitDisplay = language.code === 'fa' ? 'long' : step ? 'short' : 'narrow'
   const maximumFractionDigits = size < 10 && step ? 1 : 0
   const options = { style: 'unit', unit: UNITS[step], unitDisplay, maximumFractionDigits }
   return made(Intl.NumberFormat, options).format(size)
