@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import time
 import zipfile
 from collections.abc import Iterator
@@ -116,3 +117,15 @@ def test_two_apps_talk_through_the_relay(relay: WebRelay, tmp_path: Path) -> Non
         assert grown >= 50 * 20_000
         assert after['clients'] == 2
         assert after['malformed'] == after['bad_requests'] == after['denied'] == 0
+
+
+def test_the_channel_outlives_the_relays_process(relay: WebRelay, tmp_path: Path) -> None:
+    with apart(relay, tmp_path, 'carol', 'dave') as (carol, dave):
+        mine, theirs = shared_app(carol, dave, tmp_path)
+        join(mine, theirs, carol, dave)
+        say(carol, mine, dave, b'before')
+        (pid,) = relay.pids('iroh')
+        os.kill(pid, signal.SIGKILL)
+        eventually(lambda: [one for one in relay.pids('iroh') if one != pid], 'another one')
+        say(carol, mine, dave, b'after')
+        say(dave, theirs, carol, b'and back')

@@ -163,6 +163,38 @@ def test_it_is_switched_while_it_runs(relay: IrohRelay) -> None:
     Node(relay.way('https')).hello().ping()
 
 
+def test_its_port_moves(relay: IrohRelay) -> None:
+    account = relay.account()
+    before = relay.iroh
+    (relay.iroh,) = free_ports(1)
+    try:
+        relay.cli('port', 'iroh', 'set', str(relay.iroh))
+        url = f'http://chat.example:{relay.iroh}'
+        relay.until(lambda: relay.told(account) == url, 'told')
+        Node(relay.way('own')).hello().ping()
+        Node(relay.way('https')).hello().ping()
+    finally:
+        relay.cli('port', 'iroh', 'reset')
+        relay.iroh = before
+    relay.until(lambda: relay.told(account) == f'http://chat.example:{before}', 'back')
+    Node(relay.way('own')).hello().ping()
+
+
+def test_while_it_does_not_answer_the_web_port_says_so(relay: IrohRelay) -> None:
+    (pid,) = relay.pids('iroh')
+    path = relay.state_dir / 'run' / 'iroh.sock'
+    aside = path.with_suffix('.aside')
+    path.rename(aside)  # as if it were not there
+    try:
+        stream = relay.raw('https')
+        stream.sendall(b'GET /relay HTTP/1.1\r\nHost: x\r\nUpgrade: iroh derp http\r\n\r\n')
+        assert answer(stream).startswith(b'HTTP/1.1 503 ')
+    finally:
+        aside.rename(path)
+    assert relay.pids('iroh') == [pid]
+    Node(relay.way('https')).hello().ping()
+
+
 def test_a_killed_one_is_replaced(relay: IrohRelay) -> None:
     node = Node(relay.way('https')).hello()
     node.ping()
