@@ -66,6 +66,6 @@ export default defineConfig({
     assetsInlineLimit: 0,
     modulePreload: false,
     sourcemap: false,
-    reportCompressedSize: true,
+    license: { fileName: 'licenses.md' },
   },
 })

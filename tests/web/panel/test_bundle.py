@@ -96,9 +96,17 @@ def test_it_is_small_and_has_no_source_maps() -> None:
 
 def test_it_names_no_other_host() -> None:
     for name, data in files(DIST).items():
+        if name == 'licenses.md':
+            continue  # not served
         text = data.decode()
         for url in re.findall(r'(?:https?|wss?)://[^\s"\'`<)]*|["\'`(]//[a-z][^\s"\'`]*', text):
             assert url.startswith(NAMED), f'{name} names {url}'
+
+
+def test_whose_work_is_in_it_is_told() -> None:
+    text = (DIST / 'licenses.md').read_text('utf-8')
+    assert 'Svelte Contributors' in text
+    assert 'shall be included in all copies' in text
 
 
 def test_it_evaluates_no_text() -> None:
