@@ -28,8 +28,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from madmail.master.listeners import bind  # noqa: E402
 from madmail.realtime.turn.limits import Limits  # noqa: E402
 from madmail.realtime.turn.message import IPV4, Address  # noqa: E402
+from madmail.settings.kinds import Address as ListenAddress  # noqa: E402
 from tests.realtime.turn.client import TurnClient  # noqa: E402
 
 BATCH = 32
@@ -137,8 +139,7 @@ def serve(listener: socket.socket) -> None:
 
 @contextlib.contextmanager
 def ours() -> Iterator[tuple[int, tuple[str, int]]]:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    listener.bind(('127.0.0.1', 0))
+    listener = bind('turn/udp', ListenAddress('127.0.0.1', 0))
     process = multiprocessing.get_context('fork').Process(target=serve, args=(listener,))
     process.start()
     assert process.pid is not None

@@ -14,6 +14,8 @@ from madmail.master.exits import PORT, Stop
 from madmail.settings import Address, Settings
 
 BACKLOG = 4096
+DATAGRAM_BUFFER = 4 * 1024 * 1024  # octets that may wait at a listener
+SO_RCVBUFFORCE = 33  # as Linux numbers it
 _LISTEN = '0A'  # TCP_LISTEN as /proc/net/tcp writes it
 _UNCONNECTED = '07'  # a UDP socket without a peer, in /proc/net/udp
 
@@ -125,7 +127,10 @@ def bind(name: str, address: Address, beside: Sequence[socket.socket] = ()) -> s
     except OSError as error:
         raise Stop(PORT, f'{setting}: {address}: {error.strerror}') from None
     try:
-        if not datagrams:
+        if datagrams:
+            with contextlib.suppress(OSError):  # only root may go above net.core.rmem_max
+                listener.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, DATAGRAM_BUFFER)
+        else:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if '#' in name:
             # For as long as they live: it is what makes the kernel choose by the peer.

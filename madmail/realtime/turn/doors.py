@@ -64,7 +64,9 @@ class Door:
         self._turn = 0
         listener.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            listener.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            # What the master has asked for as root may be more than we get now.
+            if listener.getsockopt(socket.SOL_SOCKET, option) < BUFFER:
+                listener.setsockopt(socket.SOL_SOCKET, option, BUFFER)
         server.loop.add(listener.fileno(), self.readable)
 
     def readable(self, events: int = 0) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import socket
 import time
 
 import pytest
@@ -23,16 +25,38 @@ def check(theirs: str, ours: str, transaction: bytes = b'') -> bytes:
     return build(REQUEST, message.BINDING, transaction or os.urandom(12), [name])
 
 
+def free(count: int) -> range:
+    """Ports that nobody has, beginning with an even one."""
+    for first in random.sample(range(20000, 30000, 2), 100):
+        held = []
+        try:
+            for port in range(first, first + count):
+                held.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                held[-1].bind(('127.0.0.1', port))
+        except OSError:
+            continue
+        finally:
+            for each in held:
+                each.close()
+        return range(first, first + count)
+    raise AssertionError
+
+
 @pytest.fixture
 def one_port(rig: Rig) -> Rig:
-    rig.reconfigure(shared=True, ports=range(21000, 21001))
+    rig.reconfigure(shared=True, ports=free(1))
     return rig
+
+
+def relay(rig: Rig) -> Address:
+    """The one address that all have."""
+    return Address('127.0.0.1', rig.server.configuration.ports.start)
 
 
 def callers(rig: Rig, count: int) -> list[TurnClient]:
     clients = [rig.client(name=str(int(time.time()) + 3600 + n)) for n in range(count)]
     for client in clients:
-        assert client.allocate() == Address('127.0.0.1', 21000)
+        assert client.allocate() == relay(rig)
     return clients
 
 
@@ -43,10 +67,10 @@ def test_peers_belong_to_whom_sent_there_first(one_port: Rig, peer: Peer) -> Non
     two.bind(0x4000, other.address)
     one.channel_data(0x4000, b'from one')
     two.channel_data(0x4000, b'from two')
-    assert peer.receive() == (b'from one', Address('127.0.0.1', 21000))
-    assert other.receive() == (b'from two', Address('127.0.0.1', 21000))
-    peer.send(b'to one', Address('127.0.0.1', 21000))
-    other.send(b'to two', Address('127.0.0.1', 21000))
+    assert peer.receive() == (b'from one', relay(one_port))
+    assert other.receive() == (b'from two', relay(one_port))
+    peer.send(b'to one', relay(one_port))
+    other.send(b'to two', relay(one_port))
     assert one.receive()[4:] == b'to one'
     assert two.receive()[4:] == b'to two'
     other.socket.close()
@@ -59,10 +83,10 @@ def test_checks_name_whom_they_are_for(one_port: Rig, peer: Peer) -> None:
         client.indicate(Address('127.0.0.2', 9), check('peer', name))  # to somewhere else
     for client, name in ((two, 'bob'), (one, 'alice')):
         asked = check(name, 'peer')
-        peer.send(asked, Address('127.0.0.1', 21000))
+        peer.send(asked, relay(one_port))
         assert data_of(client.receive()) == (peer.address, asked)
     # without a name nobody knows
-    peer.send(b'for whom?', Address('127.0.0.1', 21000))
+    peer.send(b'for whom?', relay(one_port))
     one.refresh(600)
     two.refresh(600)
     assert one.waiting == two.waiting == []
@@ -77,13 +101,13 @@ def test_answers_are_for_whom_asked(one_port: Rig, peer: Peer) -> None:
         client.channel_data(0x4000, check('peer', 'someone', transaction))
         peer.receive()
         answer = build(SUCCESS, message.BINDING, transaction)
-        peer.send(answer, Address('127.0.0.1', 21000))
+        peer.send(answer, relay(one_port))
         assert client.receive()[4:] == answer
 
 
 def test_two_calls_among_four_on_one_port(one_port: Rig) -> None:
     four = callers(one_port, 4)
-    at = Address('127.0.0.1', 21000)
+    at = relay(one_port)
     names = ['a', 'b', 'c', 'd']
     for client in four:
         client.bind(0x4000, at)
@@ -108,7 +132,7 @@ def test_nothing_is_left_of_those_who_went(one_port: Rig, peer: Peer) -> None:
     clients = callers(one_port, 3)
     for client in clients:
         client.bind(0x4000, peer.address)
-        client.bind(0x4001, Address('127.0.0.1', 21000))
+        client.bind(0x4001, relay(one_port))
         client.channel_data(0x4000, check('x', client.name))
         client.channel_data(0x4001, check('x', client.name))
         client.refresh(0)
@@ -120,9 +144,10 @@ def test_nothing_is_left_of_those_who_went(one_port: Rig, peer: Peer) -> None:
 
 
 def test_ports_are_taken_in_turn_and_pairs_are_refused(rig: Rig) -> None:
-    rig.reconfigure(shared=True, ports=range(21000, 21004))
-    ports = [rig.client().allocate().port for _ in range(4)]
-    assert sorted(ports) == [21000, 21001, 21002, 21003]
+    ports = free(4)
+    rig.reconfigure(shared=True, ports=ports)
+    taken = [rig.client().allocate().port for _ in range(4)]
+    assert sorted(taken) == list(ports)
     assert rig.client().allocate((message.EVEN_PORT, b'\0')).port % 2 == 0
     pair = (message.EVEN_PORT, b'\x80')
     assert rig.client().denied(message.ALLOCATE, [TRANSPORT, pair]) == 508

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -47,7 +48,9 @@ def program(name: str) -> str:
 def peer_port() -> Iterator[int]:
     """Answers everything with itself."""
     path = program('turnutils_peer')
-    port = 21480
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind((PEER, 0))
+        port = probe.getsockname()[1]
     process = subprocess.Popen(
         [path, '-L', PEER, '-p', str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
