@@ -9,8 +9,8 @@ of the web worker as well, which ends TLS), CPU of a quiet sample.  Storm: all o
 their connections at once and come back at once, first while the relay goes on, then because
 its process was killed; how long until each has its first pong.  Packets: `--pairs` nodes
 send to as many others as fast as they may, small packets and large ones, without the limit
-of a connection's rate.  The clients share the machine with the relay, so times and rates
-are bounds; CPU of the relay's process is what to compare.
+of a connection's rate; before that one at a time.  The clients share the machine with the
+relay, so times and rates are bounds; CPU of the relay's process is what to compare.
 """
 
 from __future__ import annotations
@@ -338,6 +338,38 @@ def packets(relay: Relay, nodes: Nodes, pairs: int, size: int, seconds: float) -
     }
 
 
+def alone(relay: Relay, nodes: Nodes, count: int = 10_000, size: int = 1200) -> dict[str, Any]:
+    """One packet at a time, back and forth."""
+    ends = [Client(), Client()]
+    for client in ends:
+        nodes.open(client, time.perf_counter())
+    nodes.until(came(ends), 30)
+    for client in ends:
+        nodes.poll.unregister(client.stream.fileno())
+        client.stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.stream.setblocking(True)
+    pids = relay.pids('iroh')
+    frames = [derp.frame(derp.SEND, client.key + bytes(size)) for client in reversed(ends)]
+    used, times = cpu(pids), []
+    for number in range(count):
+        source, target = ends[number % 2], ends[1 - number % 2]
+        began = time.perf_counter()
+        source.stream.sendall(frames[number % 2])
+        left = len(frames[0])
+        while left:
+            left -= len(target.stream.recv(left))
+        times.append(time.perf_counter() - began)
+    spent = cpu(pids) - used
+    for client in ends:
+        nodes.by_descriptor.pop(client.stream.fileno(), None)
+        client.stream.close()
+    return {
+        'octets': size,
+        'cpu_us_a_packet': round(spent * 1e6 / count, 2),
+        'took': quantiles(times),
+    }
+
+
 def figures(relay: Relay) -> dict[str, Any]:
     for child in relay.status()['data']['children']:
         if child['kind'] == 'iroh':
@@ -373,6 +405,7 @@ def main() -> None:
         for client in clients:
             nodes.close(client)
         if arguments.way == 'own':
+            result['alone'] = alone(relay, nodes)
             result['packets'] = [
                 packets(relay, nodes, arguments.pairs, size, arguments.seconds)
                 for size in (100, 1200, 14000)
