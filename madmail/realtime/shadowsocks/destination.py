@@ -45,7 +45,7 @@ def parse(data: bytes) -> tuple[Destination, int] | None:
     if kind == IPV4:
         host = socket.inet_ntop(socket.AF_INET, octets)
     elif kind == IPV6:
-        host = socket.inet_ntop(socket.AF_INET6, octets)
+        host = str(ipaddress.IPv6Address(octets))  # inet_ntop may write it in another way
     else:
         try:
             host = octets.decode('ascii').lower()

@@ -168,6 +168,7 @@ def test_the_first_words_are_in_one_piece(method: Method) -> None:
     assert first.startswith(response.salt)
 
 
+@settings(deadline=None)
 @given(st.one_of(st.ip_addresses().map(str), st.from_regex(r'[a-z0-9.-]{1,255}', fullmatch=True)))
 def test_destinations_both_ways(host: str) -> None:
     packed = destination.pack(Destination(host, 65535))
@@ -293,6 +294,7 @@ def test_whoever_knows_the_key_may_say_anything(
         assert 0 <= port < 65536
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_destinations_of_noise(noise: bytes) -> None:
     try:
