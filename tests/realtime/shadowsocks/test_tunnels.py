@@ -75,6 +75,7 @@ def test_who_does_not_read_fills_no_memory(tmp_path: Path) -> None:
     with Rig(tmp_path, service=pour) as rig:
         sent[0] = 0
         client = rig.client(b'go')
+        eventually(lambda: any(one._to_client for one in rig.proxy.opened), 'it piles up')
         before = -1
         while before != sent[0]:  # until everything on the way is full
             before = sent[0]
