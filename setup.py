@@ -41,6 +41,8 @@ setup(
         'jinja2>=3.1',
         'markdown-it-py>=3.0',
         'gunicorn[gevent]>=27.0',
+        'acme>=5.9',
+        'josepy>=2.2',
     ],
     extras_require={
         'redis': ['redis>=5.0'],

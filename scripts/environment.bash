@@ -8,7 +8,7 @@
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Packages of the operating system that the tests use.
-test_packages=(isync neomutt libsasl2-modules postfix opendkim openssl iproute2 chromium fonts-noto-core shadowsocks-libev coturn)
+test_packages=(isync neomutt libsasl2-modules postfix opendkim openssl iproute2 chromium fonts-noto-core shadowsocks-libev coturn pebble)
 
 say() { echo "$*" >&2; }
 

@@ -15,7 +15,8 @@ from madmail.settings.declarations import SETTINGS, Applies
 from madmail.settings.effective import unknown
 
 RELOAD_TIME = 120.0  # seconds
-SECRETS = ('secret', 'former_secret', 'password')  # last parts of names whose values are masked
+# Last parts of names whose values are masked.
+SECRETS = ('secret', 'former_secret', 'password', 'acme_eab_secret')
 MASK = '********'  # stands for a secret that is there
 
 

@@ -33,8 +33,7 @@ from madmail.settings.effective import LOCAL_PORTS
 from madmail.settings.kinds import Address, SettingError
 from madmail.settings.sample import sample
 from madmail.store.control import Control
-from madmail.tls import self_signed
-from madmail.tls.context import DIRECTORY
+from madmail.tls import certificate
 
 STOP_TIME = 600.0  # seconds
 
@@ -118,9 +117,7 @@ def announce(arbiter: Arbiter, *, as_json: bool) -> None:
 
 def certificate_fingerprint(settings: Settings, state_dir: Path) -> str:
     """SHA-256 of the certificate in hexadecimal pairs; '' when it cannot be read."""
-    path = settings['tls.cert_file']
-    if settings['tls.mode'] == 'self_signed':
-        path = self_signed.files(state_dir / DIRECTORY).certificate
+    path = certificate.path(settings, state_dir)
     end = '-----END CERTIFICATE-----'
     try:
         first = path.read_text().partition(end)[0] + end
@@ -264,9 +261,9 @@ def _details(invocation: Invocation, data: dict[str, Any]) -> str:
     data['ports'] = [
         {
             'port': int(one['address'].rpartition(':')[2]),
-            'proto': 'tcp',
+            'proto': 'udp' if '/udp' in one['name'] else 'tcp',
             'label': one['name'],
-            'service': one['name'].removesuffix('s'),
+            'service': one['name'].partition('/')[0].removesuffix('s'),
         }
         for one in data['listeners']
     ]

@@ -30,6 +30,7 @@ from madmail.realtime.push.sender import Sender, ShardBox
 from madmail.realtime.push.service import Service
 from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.store.control import Control, LiveSettings
+from madmail.tls.renewal import TOPIC, Renewals
 
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext
@@ -92,6 +93,8 @@ class CourierRole:
             Service(settings, resolver.reach),
             settings,
         )
+        # As well: it needs the resolver, and looks a few times a day.
+        self._renewals = Renewals(settings, context.state_dir, resolver, context.bus.publish)
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
         self._loops: list[gevent.Greenlet] = []
@@ -119,6 +122,8 @@ class CourierRole:
         self._loops.append(gevent.spawn(self._upkeep))
         self._polling.start()
         self.sender.start()
+        self._context.bus.subscribe(TOPIC, self._renewals.asked)
+        self._renewals.start()
 
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
@@ -134,6 +139,7 @@ class CourierRole:
         self._retiring = True
         self._rouse(self._wake)
         self._polling.stop()
+        self._renewals.stop()
         self.sender.stop(PUSH_TIME)
         self.courier.finish(RETIRE_TIME)
         gevent.killall(self._loops)

@@ -99,7 +99,10 @@ def zone(
             Record(f'_mta-sts.{domain}', 'TXT', f'v=STSv1; id={version}', recommended),
             Record(f'mta-sts.{domain}', 'CNAME', f'{domain}.', recommended),
         ]
-    if settings['tls.mode'] == 'acme':
+    elif serves_policy(settings, settings['tls.mode'] == 'acme'):
+        # The certificate can only be for this name once it leads here.
+        records.append(Record(f'mta-sts.{domain}', 'CNAME', f'{domain}.', recommended))
+    if settings['tls.mode'] == 'acme' and settings['tls.acme_directory'] == 'letsencrypt':
         records.append(Record(domain, 'CAA', '0 issue "letsencrypt.org"', recommended))
     records += [
         Record(f'www.{domain}', 'CNAME', f'{domain}.', recommended),

@@ -91,6 +91,8 @@ class GateRole:
         self._tls = getattr(context, 'shared_tls', None) or ServerTLS(
             context.settings, context.state_dir
         )
+        if self._tls.changed():  # since the master made it
+            self.reload()
         self._gate = Gate(
             loop,
             context.settings,
@@ -106,6 +108,7 @@ class GateRole:
                 self._doors.append(Door(loop, listener, service))
         live = self._live = LiveSettings(context.state_dir, context.settings)
         context.bus.subscribe('settings', lambda data: live.reload())
+        context.bus.subscribe('certificate', lambda data: self._look_at_certificate())
         self._open_doors()
         self._renewal_check = time.monotonic()
         self._watch = loop.timer(CERTIFICATE_CHECK, CERTIFICATE_CHECK)

@@ -74,7 +74,9 @@ FAMILIES = (
     Family('disk_available_bytes', 'gauge', 'Free space where the state directory is.'),
     Family('disk_size_bytes', 'gauge', 'Size of that file system.'),
     Family('database_bytes', 'gauge', 'Size of the databases.'),
+    Family('certificate_start_seconds', 'gauge', 'When the TLS certificate begins, Unix time.'),
     Family('certificate_expiry_seconds', 'gauge', 'When the TLS certificate ends, Unix time.'),
+    Family('certificate_failures', 'gauge', 'Orders of a certificate that failed, in a row.'),
 )
 _BY_NAME = {family.name: family for family in FAMILIES}
 
@@ -250,8 +252,12 @@ def _values(told: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[tuple
     for name in ('disk_available_bytes', 'disk_size_bytes', 'database_bytes'):
         if name in facts:
             yield name, {(): facts[name]}
-    if facts.get('certificate_expiry'):
-        yield 'certificate_expiry_seconds', {(): facts['certificate_expiry']}
+    certificate = facts.get('certificate', {})
+    if certificate.get('expiry'):
+        yield 'certificate_start_seconds', {(): certificate['start']}
+        yield 'certificate_expiry_seconds', {(): certificate['expiry']}
+    if 'failures' in certificate:
+        yield 'certificate_failures', {(): certificate['failures']}
 
 
 def reference() -> str:

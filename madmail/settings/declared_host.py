@@ -12,7 +12,7 @@ from madmail.settings.kinds import (
     RequiredPath,
     Text,
 )
-from madmail.settings.network_kinds import Addresses, Domain, Url
+from madmail.settings.network_kinds import Addresses, Base64, Directory, Domain, Email, Url
 from madmail.settings.setting import LIVE, RELOAD, RESTART, declare
 
 declare(
@@ -90,7 +90,8 @@ declare(
     'tls.mode',
     Choice('self_signed', 'acme', 'file'),
     'self_signed',
-    'self_signed makes a certificate in the state directory; acme obtains one; file uses '
+    'self_signed makes a certificate in the state directory; acme obtains one from an authority, '
+    "Let's Encrypt unless another is given, whose terms are agreed to thereby; file uses "
     'cert_file and key_file.',
     applies=RELOAD,
 )
@@ -103,6 +104,43 @@ declare(
 )
 declare(
     'tls.key_file', FilePath(), '', 'PEM file with the private key (mode file).', applies=RELOAD
+)
+declare(
+    'tls.acme_email',
+    Email(),
+    '',
+    'Where the authority can write to, if anywhere (mode acme).',
+    applies=RELOAD,
+)
+declare(
+    'tls.acme_directory',
+    Directory(),
+    'letsencrypt',
+    "The authority: letsencrypt, staging (Let's Encrypt for trials, trusted by nobody), or the URL "
+    'of the ACME directory of another one.',
+    applies=RELOAD,
+)
+declare(
+    'tls.acme_ca_file',
+    FilePath(),
+    '',
+    "PEM file with the root of the authority's own server, for one that browsers do not trust.",
+    applies=RELOAD,
+)
+declare(
+    'tls.acme_eab_id',
+    Text(),
+    '',
+    'Key identifier of an account made with the authority before, where it wants one (external '
+    'account binding).',
+    applies=RELOAD,
+)
+declare(
+    'tls.acme_eab_secret',
+    Base64(),
+    '',
+    'The key that belongs to acme_eab_id, in base64url as the authority shows it.',
+    applies=RELOAD,
 )
 declare(
     'database',

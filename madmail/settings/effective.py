@@ -179,6 +179,13 @@ def check_together(values: Mapping[str, Any]) -> None:
         for key in ('tls.cert_file', 'tls.key_file'):
             if values[key] is None:
                 raise SettingError(f'{key}: expected a path, because tls.mode is file')
+    if values['tls.mode'] == 'acme' and not values['listen.http']:
+        raise SettingError(
+            'listen.http: expected a listener, because tls.mode is acme: that is where the '
+            'authority looks'
+        )
+    if bool(values['tls.acme_eab_id']) != bool(values['tls.acme_eab_secret']):
+        raise SettingError('tls.acme_eab_secret: expected together with tls.acme_eab_id, or none')
     if values['accounts.username_min_length'] > values['accounts.username_max_length']:
         raise SettingError(
             'accounts.username_max_length: expected no less than accounts.username_min_length, '

@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from madmail.account.address import ip_literal
-from madmail.tls import self_signed
-from madmail.tls.context import DIRECTORY
+from madmail.tls import acme, self_signed
+from madmail.tls.files import DIRECTORY
 
 
 class Settings(Protocol):
@@ -26,7 +26,10 @@ def path(settings: Settings, state_dir: Path) -> Path:
     """The file with the certificate and its chain."""
     if settings['tls.mode'] == 'file':
         return Path(str(settings['tls.cert_file']))
-    return self_signed.files(Path(state_dir) / DIRECTORY).certificate
+    directory = Path(state_dir) / DIRECTORY
+    if settings['tls.mode'] == 'acme' and acme.held(directory) is not None:
+        return acme.files(directory).certificate
+    return self_signed.files(directory).certificate
 
 
 def describe(settings: Settings, state_dir: Path) -> dict[str, Any]:
@@ -56,6 +59,8 @@ def verifiable(settings: Settings, state_dir: Path) -> bool:
     domain = str(settings['domain'])
     if settings['tls.mode'] == 'self_signed' or ip_literal(domain) is not None:
         return False
+    if settings['tls.mode'] == 'acme' and settings['tls.acme_directory'] == 'staging':
+        return False  # nobody trusts that one
     try:
         found = describe(settings, state_dir)
     except Missing:
@@ -67,13 +72,13 @@ def verifiable(settings: Settings, state_dir: Path) -> bool:
     )
 
 
-def expiry(settings: Settings, state_dir: Path) -> int:
-    """When it ends, Unix time; 0 if that cannot be told."""
+def life(settings: Settings, state_dir: Path) -> tuple[int, int]:
+    """When it begins and ends, Unix time; zeros if that cannot be told."""
     try:
-        found: int = describe(settings, state_dir)['not_after']
+        found = describe(settings, state_dir)
     except Missing:
-        return 0
-    return found
+        return 0, 0
+    return found['not_before'], found['not_after']
 
 
 def _names(certificate: x509.Certificate) -> list[str]:

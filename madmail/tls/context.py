@@ -10,6 +10,9 @@ the same in all gates and privileged key files can be read.  A reload loads the
 new certificate into the existing contexts: OpenSSL copies a context's
 certificate into each connection, so connections that exist do not notice and
 tickets stay valid.
+
+Until an authority has issued the first certificate (`acme`), or where the one it issued
+cannot be read, the relay serves the one it makes itself.
 """
 
 from __future__ import annotations
@@ -19,11 +22,12 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
-from madmail.tls import self_signed
+from madmail.tls import acme, self_signed
+from madmail.tls.files import DIRECTORY as DIRECTORY
+from madmail.tls.files import Files
 
 # TLS 1.2 only; those of 1.3 are all good and not configured here.
 CIPHERS = 'ECDHE+AESGCM:ECDHE+CHACHA20'
-DIRECTORY = 'tls'  # in the state directory
 
 
 class Settings(Protocol):
@@ -41,13 +45,13 @@ class ServerTLS:
     self-signed one cannot be written.
     """
 
-    def __init__(
-        self, settings: Settings, state_dir: Path, spare: self_signed.Files | None = None
-    ) -> None:
+    def __init__(self, settings: Settings, state_dir: Path, spare: Files | None = None) -> None:
         """`spare` is used when this process may not read the configured files."""
         self._settings = settings
         self._directory = Path(state_dir) / DIRECTORY
         self._contexts: dict[tuple[str, ...], ssl.SSLContext] = {}
+        # What an authority issued and we could not load.
+        self._unusable: tuple[Files | None, tuple[tuple[int, ...], ...]] = (None, ())
         self._files = self._find()
         if spare is not None and not all(os.access(path, os.R_OK) for path in self._files):
             self._files = spare
@@ -74,18 +78,23 @@ class ServerTLS:
 
     def renew(self) -> None:
         """Make or renew the self-signed certificate if due.  Writes to disk: call in a thread."""
-        if self._settings['tls.mode'] == 'self_signed':
+        if self._makes_its_own():
             self._find()
 
     def due(self) -> bool:
         """Whether `renew` has anything to do."""
-        return self._settings['tls.mode'] == 'self_signed' and self_signed.due(
+        return self._makes_its_own() and self_signed.due(
             self._directory, str(self._settings['domain'])
         )
 
     def changed(self) -> bool:
-        """Whether the files differ from those loaded: two stat calls."""
-        return _signature(self._files) != self._seen
+        """Whether the files differ from those loaded: a few stat calls."""
+        files = self._files
+        if self._settings['tls.mode'] == 'acme':
+            files = self._locate()
+            if files == self._unusable[0]:
+                return _signature(files) != self._unusable[1]
+        return files != self._files or _signature(files) != self._seen
 
     def reload(self) -> None:
         """Load the certificate anew into all contexts.
@@ -95,12 +104,18 @@ class ServerTLS:
         """
         files = self._locate()
         seen = _signature(files)
-        _load(_fresh(()), files)  # a wrong pair must not reach a context in use
+        try:
+            _load(_fresh(()), files)  # a wrong pair must not reach a context in use
+        except Unusable:
+            if self._settings['tls.mode'] == 'acme':
+                self._unusable = (files, seen)  # nobody mends it but by another one
+            raise
         for context in self._contexts.values():
             _load(context, files)
         self._files, self._seen = files, seen
+        self._unusable = (None, ())
 
-    def _locate(self) -> self_signed.Files:
+    def _locate(self) -> Files:
         mode = self._settings['tls.mode']
         if mode == 'self_signed':
             return self_signed.files(self._directory)
@@ -108,14 +123,27 @@ class ServerTLS:
             certificate, key = self._settings['tls.cert_file'], self._settings['tls.key_file']
             if not certificate or not key:
                 raise Unusable('tls.mode is file: tls.cert_file and tls.key_file must both be set')
-            return self_signed.Files(Path(str(certificate)), Path(str(key)))
+            return Files(Path(str(certificate)), Path(str(key)))
         if mode == 'acme':
-            raise Unusable('tls.mode acme is not available yet; use self_signed or file')
-        raise Unusable('tls.mode must be self_signed or file')
+            files = acme.files(self._directory)
+            return files if files.certificate.exists() else self_signed.files(self._directory)
+        raise Unusable('tls.mode must be self_signed, acme or file')
 
-    def _find(self) -> self_signed.Files:
+    def _makes_its_own(self) -> bool:
+        own = self_signed.files(self._directory)
+        return self._settings['tls.mode'] == 'self_signed' or self._files == own
+
+    def _find(self) -> Files:
         files = self._locate()
-        if self._settings['tls.mode'] == 'self_signed':
+        own = self_signed.files(self._directory)
+        if self._settings['tls.mode'] == 'acme' and files != own:
+            seen = _signature(files)
+            try:
+                _load(_fresh(()), files)
+            except Unusable:
+                self._unusable = (files, seen)
+                files = own
+        if files == own:
             try:
                 return self_signed.ensure(self._directory, str(self._settings['domain']))
             except self_signed.Unusable as error:
@@ -140,7 +168,7 @@ def _fresh(protocols: tuple[str, ...]) -> ssl.SSLContext:
     return context
 
 
-def _load(context: ssl.SSLContext, files: self_signed.Files) -> None:
+def _load(context: ssl.SSLContext, files: Files) -> None:
     try:
         # No password: asking for one at the terminal would hang the process.
         context.load_cert_chain(files.certificate, files.key, password=lambda: b'')
@@ -155,7 +183,7 @@ def _load(context: ssl.SSLContext, files: self_signed.Files) -> None:
         ) from None
 
 
-def _signature(files: self_signed.Files) -> tuple[tuple[int, ...], ...]:
+def _signature(files: Files) -> tuple[tuple[int, ...], ...]:
     found: list[tuple[int, ...]] = []
     for path in files:
         try:

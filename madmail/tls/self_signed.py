@@ -15,9 +15,7 @@ import datetime
 import fcntl
 import ipaddress
 import os
-import secrets
 from pathlib import Path
-from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -25,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from madmail.account.address import ip_literal
+from madmail.tls.files import Files, give_to_owner, make_directory, write
 
 LIFETIME = datetime.timedelta(days=800)
 RENEWAL = datetime.timedelta(days=90)  # renewed when less is left
@@ -32,11 +31,6 @@ BACKDATED = datetime.timedelta(days=1)  # for clients whose clock is behind
 
 KEY_FILE = 'self-signed.key'
 CERTIFICATE_FILE = 'self-signed.crt'
-
-
-class Files(NamedTuple):
-    certificate: Path
-    key: Path
 
 
 class Unusable(Exception):
@@ -86,13 +80,12 @@ def ensure(directory: Path, domain: str, now: datetime.datetime | None = None) -
     Safe to call from several processes at once.
     """
     now = now or datetime.datetime.now(datetime.UTC)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _give_to_owner(directory, directory.parent)
+    make_directory(directory)
     found = files(directory)
     lock = os.open(directory / 'lock', os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        _give_to_owner(directory / 'lock', directory)
+        give_to_owner(directory / 'lock', directory)
         if found.key.exists():
             key = _read_key(found.key)
         else:
@@ -102,10 +95,10 @@ def ensure(directory: Path, domain: str, now: datetime.datetime | None = None) -
                 serialization.PrivateFormat.PKCS8,
                 serialization.NoEncryption(),
             )
-            _write(found.key, pem)
+            write(found.key, pem)
         if _due(found, domain, now, key):
             certificate = sign(key, domain, now)
-            _write(found.certificate, certificate.public_bytes(serialization.Encoding.PEM))
+            write(found.certificate, certificate.public_bytes(serialization.Encoding.PEM))
     finally:
         os.close(lock)
     return found
@@ -173,31 +166,3 @@ def _due(
     if list(present.value) != names(domain):
         return True
     return key is not None and certificate.public_key() != key.public_key()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Put `data` at `path`, whole or not at all, durable, readable by its owner only."""
-    temporary = path.with_name(f'.{path.name}.{secrets.token_hex(4)}')
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, 'wb') as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        _give_to_owner(temporary, path.parent)
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _give_to_owner(path: Path, like: Path) -> None:
-    """Made by root, read by the relay's user: the owner of the state directory."""
-    if os.geteuid() == 0:
-        owner = like.stat()
-        os.chown(path, owner.st_uid, owner.st_gid)

@@ -8,6 +8,8 @@ import falcon
 
 from madmail import log
 from madmail.admin.relay import Relay
+from madmail.tls import challenges
+from madmail.tls.files import DIRECTORY
 from madmail.web import exchanger, metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
 from madmail.web.federation import MxDeliv
@@ -33,6 +35,20 @@ class Alive:
         response.text = 'alive'
 
 
+class Challenges:
+    """What an authority asks before it issues a certificate, see `madmail.tls.challenges`."""
+
+    def __init__(self, services: Services) -> None:
+        self._directory = services.state_dir / DIRECTORY
+
+    def on_get(self, request: falcon.Request, response: falcon.Response, token: str) -> None:
+        answer = challenges.find(self._directory, token)
+        if answer is None:
+            raise falcon.HTTPNotFound
+        response.content_type = 'application/octet-stream'  # RFC 8555 8.3
+        response.data = answer
+
+
 class Mounts:
     """Takes requests to paths that are settings to what is mounted there now."""
 
@@ -48,7 +64,7 @@ class Mounts:
             return
         if path == metrics.PATH:
             raise falcon.HTTPNotFound
-        if path in STEADY:
+        if path in STEADY or path.startswith(challenges.PATH):
             return
         if path in (ADMIN, PANEL) or path.startswith(f'{PANEL}/'):
             raise falcon.HTTPNotFound
@@ -70,6 +86,7 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_error_handler(Exception, _failed)
     app.add_route(ALIVE, Alive())
     app.add_route('/mxdeliv', MxDeliv(services))
+    app.add_route(f'{challenges.PATH}{{token}}', Challenges(services))
     admin = AdminApi(services, relay)
     app.add_route(metrics.PATH, metrics.Metrics(services, admin.relay))
     app.add_route(ADMIN, admin)

@@ -12,7 +12,9 @@ from madmail.admin import status
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.metrics import exposition
-from madmail.tls.certificate import expiry
+from madmail.tls import acme
+from madmail.tls.certificate import life
+from madmail.tls.files import DIRECTORY
 from madmail.web.services import Services
 
 PATH = '/metrics'
@@ -53,6 +55,15 @@ class Metrics:
             self._facts = {
                 'peers': status.peers(relay),
                 'database_bytes': threads.apply(status.databases, (relay.state_dir,)),
-                'certificate_expiry': threads.apply(expiry, (relay.settings, relay.state_dir)),
+                'certificate': threads.apply(_certificate, (relay,)),
             }
         return self._facts
+
+
+def _certificate(relay: Relay) -> dict[str, int]:
+    """When it begins and ends, Unix time, and failed orders in a row."""
+    start, end = life(relay.settings, relay.state_dir)
+    told = {'start': start, 'expiry': end}
+    if relay.settings['tls.mode'] == 'acme':
+        told['failures'] = acme.load(relay.state_dir / DIRECTORY).failures
+    return told

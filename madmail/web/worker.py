@@ -45,7 +45,7 @@ from madmail.web.webimap import socket as websocket
 HEADER_LIMIT = 384 * 1024  # octets of a request's header: a thousand recipients and more
 HANDSHAKE_TIME = 20.0  # seconds
 SEND_TIME = 60.0  # seconds an answer may be stuck in one send
-CERTIFICATE_CHECK = 30.0  # seconds between looks at the certificate's files
+CERTIFICATE_CHECK = 5.0  # seconds between looks at the certificate's files
 TCP_INFO_SIZE = 136  # octets of tcp(7)'s tcp_info up to tcpi_bytes_received
 _BYTES = struct.Struct('=QQ')  # tcpi_bytes_acked, tcpi_bytes_received
 LAST_WORDS = 1.0  # seconds in which a peer can read why its request was refused

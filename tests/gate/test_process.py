@@ -114,8 +114,12 @@ def test_statistics_are_numbers_without_names(
 def test_an_unusable_tls_configuration_keeps_it_from_starting(
     start_gate: Callable[..., Gate],
 ) -> None:
-    with pytest.raises(Unusable, match='acme'):
-        start_gate(tls__mode='acme')
+    with pytest.raises(Unusable, match=r'absent\.pem'):
+        start_gate(
+            tls__mode='file',
+            tls__cert_file='/nonexistent/absent.pem',
+            tls__key_file='/nonexistent/k',
+        )
 
 
 def test_a_crash_costs_one_connection(

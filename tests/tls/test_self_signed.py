@@ -143,10 +143,6 @@ class TestModes:
         with pytest.raises(Unusable, match=r'absent\.pem.*not a PEM certificate'):
             ServerTLS(settings, tmp_path)
 
-    def test_what_is_not_there_yet_is_refused(self, tmp_path: Path) -> None:
-        with pytest.raises(Unusable, match='acme is not available yet'):
-            ServerTLS(Settings.defaults(tls__mode='acme', domain='chat.example'), tmp_path)
-
 
 class TestReload:
     def test_new_files_are_noticed_and_used(self, tmp_path: Path) -> None:

@@ -64,11 +64,12 @@ class TurnRole:
         context = self._context
         self._loop = Loop()
         self._secrets = secrets_of(self._settings, self._relay_secret)
-        self._look_up()
         nonces = Nonces(hmac.digest(self._relay_secret, b'turn nonces', 'sha256'))
         self.server = Server(self._loop, self._configuration(), nonces)
         if context.listeners.get('turns'):
             self._tls = context.shared_tls or ServerTLS(self._settings, context.state_dir)
+            if self._tls.changed():  # since the master made it
+                _reload(self._tls)
         for name, listeners in context.listeners.items():
             tls = self._tls.context('stun.turn') if self._tls and name == 'turns' else None
             for listener in listeners:
@@ -81,6 +82,7 @@ class TurnRole:
         self._thread.start()
         context.bus.subscribe('settings', lambda data: self._refresh())
         self._greenlets = [
+            gevent.spawn(self._readdress),
             gevent.spawn(self._every, WEIGH_TIME, self._weigh),
             gevent.spawn(self._every, ADDRESS_TIME, self._readdress),
             gevent.spawn(self._every, CERTIFICATE_TIME, self._look_at_certificate),
@@ -176,7 +178,13 @@ class TurnRole:
     def _look_up(self) -> None:
         """What the domain's name means, where the relayed address is not given."""
         domain = str(self._settings['domain'])
-        if self._settings['turn.relay_ip'] or ip_literal(domain) or domain == 'localhost':
+        routed = routed_address(socket.AF_INET)
+        if (
+            self._settings['turn.relay_ip']
+            or ip_literal(domain)
+            or domain == 'localhost'
+            or (routed and is_public(routed))
+        ):
             return
         answer = self._resolver.addresses(domain)
         named: dict[int, str] = {}
