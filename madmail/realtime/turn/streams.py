@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from madmail.realtime.turn.server import Server
 
 ACCEPT_BATCH = 16  # connections a turn
-CHUNK = 65536  # octets read at a time
+CHUNK = 16384  # octets read at a time; of the smallest packets still a long turn
 QUEUE_LIMIT = 131072  # octets unsent, above which packets are dropped
 ANSWERS_LIMIT = 262144  # octets unsent, above which a client that reads nothing is let go
 FIRST_TIME = 10.0  # seconds until the first message
