@@ -7,7 +7,8 @@ Idle: `--clients` native nodes of iroh 0.35, each with its own key, that ping as
 do; memory is the proportional set size of the relay's process for them (with `--way https`
 of the web worker as well, which ends TLS), CPU of a quiet sample.  Storm: all of them lose
 their connections at once and come back at once, first while the relay goes on, then because
-its process was killed; how long until each has its first pong.  Packets: `--pairs` nodes
+its process was killed; how long until each has its first pong, and how long packets of two
+others took meanwhile.  Packets: `--pairs` nodes
 send to as many others as fast as they may, small packets and large ones, without the limit
 of a connection's rate; before that one at a time.  The clients share the machine with the
 relay, so times and rates are bounds; CPU of the relay's process is what to compare.
@@ -258,6 +259,47 @@ def idle(relay: Relay, nodes: Nodes, clients: list[Client], kinds: list[str]) ->
     }
 
 
+class Witness:
+    """Two nodes in a process of their own that talk all the time, one packet at a time."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        ends = [Client(), Client()]
+        for client in ends:
+            nodes.open(client, time.perf_counter())
+        nodes.until(came(ends), 30)
+        for client in ends:
+            nodes.poll.unregister(client.stream.fileno())
+            nodes.by_descriptor.pop(client.stream.fileno())
+            client.stream.setblocking(True)
+        self._read, write = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            ending: list[int] = []
+            signal.signal(signal.SIGTERM, lambda number, frame: ending.append(number))
+            frame = derp.frame(derp.SEND, ends[1].key + bytes(200))
+            times = []
+            while not ending:
+                began = time.perf_counter()
+                ends[0].stream.sendall(frame)
+                left = len(frame)
+                while left:
+                    left -= len(ends[1].stream.recv(left))
+                times.append(time.perf_counter() - began)
+                time.sleep(0.001)
+            os.write(write, json.dumps(quantiles(times)).encode())
+            os._exit(0)
+        os.close(write)
+        for client in ends:
+            client.stream.close()
+
+    def end(self) -> Any:
+        os.kill(self._pid, signal.SIGTERM)
+        with os.fdopen(self._read, 'rb') as pipe:
+            told = json.loads(pipe.read())
+        os.waitpid(self._pid, 0)
+        return told
+
+
 def storm(
     relay: Relay, nodes: Nodes, clients: list[Client], kinds: list[str], *, kill: bool
 ) -> dict[str, Any]:
@@ -268,18 +310,25 @@ def storm(
         (pid,) = relay.pids('iroh')
         os.kill(pid, signal.SIGKILL)
         nodes.until(lambda: all(client.state != 'idle' for client in clients), 10)
+        others = None
     else:
+        witness = Witness(nodes)
+        time.sleep(0.5)
         for client in clients:
             nodes.close(client)
+        began = time.perf_counter()
         for client in clients:
             nodes.open(client, began)
     wall = nodes.until(came(clients), 120)
+    if not kill:
+        others = witness.end()
     pids = [pid for kind in kinds for pid in relay.pids(kind)]
     return {
         'wall_seconds': round(wall, 2),
         'cpu_us_a_client': round((cpu(pids) - before) * 1e6 / len(clients), 1),
         'waited': quantiles([client.heard - began for client in clients]),
         'attempts_that_failed': nodes.failures,
+        'packets_of_others': others,
     }
 
 
