@@ -57,6 +57,8 @@ class Mounts:
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         path = request.path
+        if path.startswith('//'):  # the router would take it for one, past what is asked here
+            path = request.path = '/' + path.lstrip('/')
         env = request.env
         if (env['SERVER_NAME'], env['SERVER_PORT']) in self._services.metrics_at:
             if path not in (metrics.PATH, ALIVE):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +45,7 @@ HEADERS = {
 }
 FOR_GOOD = 'public, max-age=31536000, immutable'
 NEVER = 'no-cache, no-store, must-revalidate'
+PLACE = re.compile(r'[A-Za-z0-9_-]{1,64}(?:/[A-Za-z0-9_-]{1,64}){0,7}')  # within the page
 PACKED_LEAST = 1024  # octets below which packing gains nothing
 
 
@@ -103,8 +105,8 @@ class Panel:
         if rest is not None and (rest == 'assets' or rest.startswith('assets/')):
             self._asset(request, response, rest[len('assets/') :])
             return
-        if rest is not None and '.' in rest.rpartition('/')[2]:
-            raise falcon.HTTPNotFound  # a file, and there is none
+        if rest is not None and not PLACE.fullmatch(rest):
+            raise falcon.HTTPNotFound  # a file, and there is none, or no honest path
         if pages.public(settings) and request.scheme == 'https':
             response.set_header('Strict-Transport-Security', 'max-age=31536000')
         response.content_type = falcon.MEDIA_HTML

@@ -303,3 +303,16 @@ def test_breakage_tells_nothing(
     with caplog.at_level(logging.DEBUG):
         assert desk.ask('POST', '/admin/restart', status=500) == 'internal error'
     assert 'bob' not in caplog.text
+
+
+@pytest.mark.parametrize('path', ['/-/admin', '//-/admin', '///-/admin', '/-/admin/', '//-/admin/'])
+def test_it_is_reached_by_its_path_only(desk: Desk, path: str) -> None:
+    """The router takes slashes before a path for one; what is mounted must not."""
+    assert desk.post('{"resource": "/admin/status"}', path=path).status_code == 404
+
+
+@pytest.mark.parametrize('path', ['/metrics', '//metrics', '///metrics', '/metrics/', '//metrics/'])
+def test_figures_are_told_at_their_own_listener_only(desk: Desk, path: str) -> None:
+    answer = desk.client.simulate_get(path, remote_addr='127.0.0.1')
+    assert answer.status_code == 404
+    assert 'madmail_' not in answer.text

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.system import mail
 from tests.web.admin.office import Office
 from tests.web.conftest import WebRelay
 from tests.web.panel.browser import Browser, Page, program
@@ -281,6 +282,98 @@ def test_rules_and_services_are_switched(browser: Browser, office: Office) -> No
     assert office.ask('GET', '/admin/services/webimap') == {'status': 'enabled'}
     page.press('WebIMAP')
     page.wait('document.querySelector("[aria-label=WebIMAP]").ariaChecked === "false"')
+    leave(page)
+
+
+def test_mail_that_waits_is_tried_and_removed(browser: Browser, office: Office) -> None:
+    relay = office.relay
+    sender, password = relay.account('ann')
+    domains = ('one.example', 'two.example')
+    for domain in domains:  # nobody listens there, so that it waits
+        given = {'lookup_key': domain, 'target_host': 'http://127.0.0.1:1'}
+        office.ask('POST', '/admin/dns', given, 201)
+    with relay.smtp(sender, password) as smtp:
+        for domain in domains:
+            recipient = f'bob@{domain}'
+            smtp.sendmail(sender, [recipient], mail.encrypted(sender, recipient))
+    page = enter(browser, office, **PHONE)
+    turn(page, 'queue')
+    page.wait('document.querySelectorAll("ul.rows li").length === 4')
+    page.see(f'{sender} → bob@one.example')
+    assert page.wider() <= 0
+    page.press('Try now')
+    page.see('Destinations tried now: 1')
+    page.press('Remove', 'section:last-of-type')
+    page.press('Remove', 'dialog[aria-labelledby=question]')
+    page.see('Removed: 1')
+    page.wait('document.querySelectorAll("ul.rows li").length === 2')
+    page.press('Empty the queue')
+    page.press('Remove all', 'dialog[aria-labelledby=question]')
+    page.see('1 entries removed')
+    page.see('Nothing waits.')
+    assert office.ask('GET', '/admin/outbox')['count'] == 0
+    leave(page)
+
+
+def test_mail_is_counted_before_it_is_removed(browser: Browser, office: Office) -> None:
+    relay = office.relay
+    sender, recipient = relay.account('cal'), relay.account('dan')
+    with relay.smtp(*sender) as smtp:
+        smtp.sendmail(sender[0], [recipient[0]], mail.encrypted(sender[0], recipient[0]))
+    page = enter(browser, office, **DESKTOP)
+    turn(page, 'upkeep')
+    choice = 'document.querySelector("form select")'
+    for name in ('purge_read', 'purge_all'):
+        page.run(
+            f'{choice}.value = "{name}";'
+            f'{choice}.dispatchEvent(new Event("change", {{ bubbles: true }}))'
+        )
+        page.press('Remove messages')
+        page.see('There is nothing to remove.' if name == 'purge_read' else 'Messages to remove: 1')
+    page.press('Remove messages', 'dialog[aria-labelledby=question]')
+    page.see('1 messages removed')
+    page.press('Run now')
+    page.see('There is nothing to remove.')
+    leave(page)
+
+
+def test_contact_pages_and_notices(browser: Browser, office: Office) -> None:
+    page = enter(browser, office, **PHONE)
+    turn(page, 'shares')
+    page.press('New contact page')
+    page.type('dialog[open] label:nth-of-type(1) input', 'friend')
+    page.type('dialog[open] label:nth-of-type(2) input', 'elsewhere')
+    page.press('Save', 'dialog[open]')
+    page.see('an invitation link begins with')
+    page.type('dialog[open] label:nth-of-type(2) input', 'https://i.delta.chat/#' + 'A' * 40)
+    page.press('Save', 'dialog[open]')
+    page.see('/friend')
+    assert office.ask('GET', '/admin/shares')['total'] == 1
+    page.press('Remove')
+    page.press('Remove', 'dialog[aria-labelledby=question]')
+    page.see('There are none.')
+    address, password = office.relay.account('eve')
+    turn(page, 'accounts')
+    page.type('input[type=search]', address)
+    page.press(address)
+    page.press('Write a notice', 'dialog[open]')
+    page.type('dialog[open] input[maxlength]', 'Tonight')
+    page.type('dialog[open] textarea', 'The relay rests from two to three.')
+    page.press('Send', 'dialog[open]')
+    page.see('Delivered: 1, failed: 0')
+    with office.relay.imap(address, password) as inbox:
+        assert inbox.select()[1] == [b'1']
+    leave(page)
+
+
+def test_settings_that_need_a_reload(browser: Browser, office: Office) -> None:
+    page = enter(browser, office, **DESKTOP)
+    turn(page, 'system')
+    page.press('Reload')
+    page.see('The configuration is in force.')
+    turn(page, 'checks')
+    page.see('processes serve')
+    page.see('10 chat.example.')
     leave(page)
 
 
