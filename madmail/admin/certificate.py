@@ -7,16 +7,16 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from madmail.admin import settings as settings_of
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
-from madmail.delivery.dns import Resolver
 from madmail.tls import acme, acme_schedule
+from madmail.tls.brief import ORDER_TIME, TOPIC, Wish
 from madmail.tls.certificate import Missing, describe
-from madmail.tls.context import DIRECTORY
-from madmail.tls.renewal import ORDER_TIME, TOPIC, Errand, Wish
+from madmail.tls.files import DIRECTORY
 
 DAY = 86_400
 NOTICED = 20.0  # seconds in which a running relay begins what it is asked for
@@ -58,7 +58,12 @@ def renewal(relay: Relay) -> dict[str, Any]:
     `issued` says whether there is a certificate of an authority; until then the relay
     serves its own.  `renew_at` is when it is due, `next_try` when a failed try is repeated.
     """
-    directory = relay.state_dir / DIRECTORY
+    return {'directory': relay.settings['tls.acme_directory'], **orders(relay.state_dir)}
+
+
+def orders(state_dir: Path) -> dict[str, Any]:
+    """`renewal` of the relay with this state directory, without the authority."""
+    directory = state_dir / DIRECTORY
     state, held = acme.load(directory), acme.held(directory)
     renew_at = None
     if held is not None:
@@ -66,7 +71,6 @@ def renewal(relay: Relay) -> dict[str, Any]:
         renew_at = acme_schedule.renewal(held.not_before, held.not_after, suggested)
     return {
         'issued': held is not None,
-        'directory': relay.settings['tls.acme_directory'],
         'last_try': state.began or None,
         'last_success': state.obtained or None,
         'renew_at': renew_at,
@@ -152,6 +156,10 @@ def _under_way(relay: Relay) -> bool:
 
 def _order(relay: Relay, wish: Wish, listeners: Callable[[], Sequence[socket.socket]]) -> bool:
     """Order in place of a relay that does not run."""
+    # These take a while to load, and few commands need them.
+    from madmail.delivery.dns import Resolver
+    from madmail.tls.renewal import Errand
+
     resolver = Resolver.configured(relay.settings)
     errand = Errand(relay.settings, relay.state_dir, resolver)
     names = errand.names()
@@ -204,11 +212,17 @@ def autocert(relay: Relay) -> dict[str, Any]:
     return data
 
 
-def run_task(relay: Relay, patience: float | None = None) -> dict[str, Any]:
+def run_task(
+    relay: Relay, *, dry_run: bool = False, patience: float | None = None
+) -> dict[str, Any]:
     """The task `renew-certificate`: renew if it is due.  Refused as in `get`."""
     data: dict[str, Any] = {'task': TASK[0], 'skipped': False, 'renewed': False, 'detail': ''}
     if relay.settings['tls.mode'] != 'acme':
         return {**data, 'skipped': True, 'detail': f'tls.mode: {relay.settings["tls.mode"]}'}
+    if dry_run:
+        at = renewal(relay)['renew_at']
+        due = at is None or at <= time.time()
+        return {**data, 'skipped': True, 'detail': 'due' if due else 'not due yet'}
     action = get(relay, patience=ORDER_TIME if patience is None else patience)['action']
     detail = {'kept': 'not due yet', 'started': 'under way', 'issued': 'renewed'}[action]
     return {**data, 'renewed': action == 'issued', 'detail': detail}

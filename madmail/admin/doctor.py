@@ -23,6 +23,7 @@ from madmail.account.address import ip_literal
 from madmail.admin import processes as host
 from madmail.admin import proxy as shadowsocks
 from madmail.admin import status
+from madmail.admin.certificate import renewal
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Address
@@ -35,6 +36,7 @@ GREETING_TIME = 5.0  # seconds
 DESCRIPTORS = 65_536  # file descriptors for ten thousand connections and some
 LITTLE_MEMORY = 512 * 1024 * 1024
 CERTIFICATE_WARN, CERTIFICATE_BAD = 14 * 86_400, 3 * 86_400  # seconds left
+HTTP_01 = 80  # RFC 8555 8.3: this port and no other
 QUEUE_AGE = 12 * 3600  # seconds an entry may wait without a word
 FIRST_WORDS = {
     'smtp': b'220',
@@ -277,6 +279,11 @@ def proxy(relay: Relay) -> Iterator[Finding]:
 
 
 def certificate(relay: Relay) -> Iterator[Finding]:
+    orders = renewal(relay) if relay.settings['tls.mode'] == 'acme' else None
+    if orders is not None:
+        yield from _orders(relay, orders)
+        if not orders['issued']:
+            return
     try:
         told = describe(relay.settings, relay.state_dir)
     except Missing as missing:
@@ -285,11 +292,13 @@ def certificate(relay: Relay) -> Iterator[Finding]:
     left = told['not_after'] - time.time()
     until = datetime.fromtimestamp(told['not_after'], UTC).strftime('%Y-%m-%d')
     own = told['tls_management'] == 'self_signed'
+    # Some authorities issue for six days; those are renewed with three left.
+    life = told['not_after'] - told['not_before']
     if left < 0:
         yield Finding('certificate', BAD, f'ended on {until}', 'renew it, then "madmail reload"')
-    elif left < CERTIFICATE_BAD and not own:
+    elif left < min(CERTIFICATE_BAD, life / 10) and not own:
         yield Finding('certificate', BAD, f'ends on {until}', 'renew it now')
-    elif left < CERTIFICATE_WARN and not own:
+    elif left < min(CERTIFICATE_WARN, life / 4) and not own:
         yield Finding('certificate', WARN, f'ends on {until}', 'renew it')
     else:
         yield Finding('certificate', OK, f'{told["cert_type"]}, until {until}')
@@ -304,6 +313,29 @@ def certificate(relay: Relay) -> Iterator[Finding]:
             BAD,
             f'it is not for {domain}',
             'clients refuse it; get one for the domain',
+        )
+
+
+def _orders(relay: Relay, told: dict[str, Any]) -> Iterator[Finding]:
+    """Of certificates from an authority."""
+    if told['error']:
+        again = told['next_try']
+        when = datetime.fromtimestamp(again, UTC).strftime('%H:%M UTC') if again else 'later'
+        yield Finding(
+            'certificate',
+            WARN if told['issued'] else BAD,
+            f'the authority issued none: {told["error"]}',
+            f'mend that, then "madmail certificate get"; it is tried again at {when}',
+        )
+    elif not told['issued']:
+        advice = '"madmail certificate get"' if relay.running else 'start the relay'
+        yield Finding('certificate', BAD, 'no authority has issued one yet', advice)
+    if all(address.port != HTTP_01 for address in relay.settings['listen.http']):
+        yield Finding(
+            'certificate',
+            WARN,
+            'authorities look at port 80, where nothing of this relay listens',
+            'listen.http: 0.0.0.0:80, unless that port is passed on to it',
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from madmail.admin import work
+from madmail.admin import certificate, work
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.upkeep.clock import REASONS
@@ -35,6 +35,8 @@ def tasks(relay: Relay) -> dict[str, Any]:
                 'last_removed': sum(removed) if removed else None,
             }
         )
+    if relay.settings['tls.mode'] == 'acme':
+        rows.append(_renewal(relay))
     troubles = sorted({state['clock'] for state in states if state['clock']})
     settings = relay.settings
     return {
@@ -57,9 +59,11 @@ def run(
     patience: float | None = None,
 ) -> dict[str, Any]:
     """Do a task now in all shards; `age` in seconds in place of what the settings say."""
+    if name.strip().lower() in certificate.TASK:
+        return certificate.run_task(relay, dry_run=dry_run, patience=patience)
     task = find(name)
     if task is None:
-        known = ', '.join(task.name for task in TASKS)
+        known = ', '.join([*(task.name for task in TASKS), certificate.TASK[0]])
         raise Refused('missing', f'there is no task {name}; there are {known}')
     if age and not task.ages:
         raise Refused('invalid', f'{task.name} does not go by age')
@@ -83,6 +87,22 @@ def run(
     if not done.finished:
         detail += ' so far, the rest goes on'
     return _outcome(task, done.count, detail)
+
+
+def _renewal(relay: Relay) -> dict[str, Any]:
+    """The renewal of the certificate, as a task: by itself it is the courier's."""
+    told = certificate.renewal(relay)
+    name, *aliases = certificate.TASK
+    return {
+        'name': name,
+        'aliases': aliases,
+        'description': 'Have the certificate renewed by its authority',
+        'enabled': True,
+        'period_seconds': certificate.DAY // 2,
+        'last_run': told['last_try'],
+        'next_run': told['next_try'] or told['renew_at'],
+        'last_removed': None,
+    }
 
 
 def run_all(relay: Relay, **how: Any) -> dict[str, Any]:

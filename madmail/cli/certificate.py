@@ -20,7 +20,7 @@ from madmail.settings.kinds import Wrong
 from madmail.settings.network_kinds import Addresses
 from madmail.tls import self_signed
 from madmail.tls.certificate import describe
-from madmail.tls.context import DIRECTORY
+from madmail.tls.files import DIRECTORY
 
 ACTIONS = {
     'issued': 'A new certificate is in place.',

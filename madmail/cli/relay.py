@@ -18,6 +18,7 @@ from madmail.account.address import mail_domain
 from madmail.account.secret import load as load_secret
 from madmail.admin import access_token, proxy, turn
 from madmail.admin import status as figures
+from madmail.admin.certificate import orders
 from madmail.cli.access import Access
 from madmail.cli.invocation import LOCAL_CONFIG, Invocation
 from madmail.cli.result import Failure, Result, duration, table
@@ -202,6 +203,8 @@ def version(invocation: Invocation) -> Result:
 def status(invocation: Invocation) -> Result:
     data = _ask(invocation, {'command': 'status'})
     assert data is not None
+    if data['tls_mode'] == 'acme':
+        data['certificate'] = orders(Path(data['state_dir']))
     data['services'] = [
         {
             'name': 'IMAP',
@@ -250,6 +253,12 @@ def _warnings(data: dict[str, Any]) -> str:
     """What is switched on or stored and not in force."""
     lines = [f'service {name} does not run: {why}' for name, why in data['trouble'].items()]
     lines += [f'stored {name} is not in force: {why}' for name, why in data['unusable'].items()]
+    renewal = data.get('certificate')
+    if renewal is not None and not renewal['issued']:
+        why = renewal['error'] or 'it is being ordered'
+        lines.append(f'there is no certificate of an authority, the relay serves its own: {why}')
+    elif renewal is not None and renewal['error']:
+        lines.append(f'the certificate is not renewed: {renewal["error"]}')
     return ''.join(f'\nWARNING: {line}' for line in lines)
 
 

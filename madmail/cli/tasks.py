@@ -78,6 +78,8 @@ def _how(arguments: argparse.Namespace) -> dict[str, Any]:
 def _line(outcome: dict[str, Any]) -> str:
     if outcome['skipped']:
         return f'{outcome["task"]}: skipped ({outcome["detail"]})'
+    if 'renewed' in outcome:
+        return f'{outcome["task"]}: {outcome["detail"]}'
     return f'{outcome["task"]}: {outcome["deleted"]} {outcome["detail"]}'
 
 

@@ -30,7 +30,8 @@ from madmail.realtime.push.sender import Sender, ShardBox
 from madmail.realtime.push.service import Service
 from madmail.shard.calls import ShardClient, ShardUnavailable
 from madmail.store.control import Control, LiveSettings
-from madmail.tls.renewal import TOPIC, Renewals
+from madmail.tls.brief import TOPIC
+from madmail.tls.renewal import Renewals
 
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext

@@ -187,6 +187,7 @@ def status(arbiter: Arbiter) -> dict[str, Any]:
         'pid': os.getpid(),
         'domain': arbiter.settings['domain'],
         'state_dir': str(arbiter.state.path),
+        'tls_mode': arbiter.settings['tls.mode'],
         'generation': arbiter.generation,
         'boot_time': int(arbiter.started),
         'uptime_seconds': int(time.time() - arbiter.started),

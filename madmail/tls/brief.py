@@ -15,10 +15,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import madmail
 
 ORDER, ASK = 'order', 'ask'  # a certificate; when to renew the one we have
+ORDER_TIME = 330.0  # seconds after which an order is ended
+TOPIC = 'certificate'  # of the bus, see `renewal`
+
+
+class Wish(NamedTuple):
+    """What somebody asks for."""
+
+    request: str = ''
+    force: bool = False  # though none is due, and in spite of failures
+    new_key: bool = False
+    trial: bool = False
 
 
 @dataclass(frozen=True)

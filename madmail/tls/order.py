@@ -258,6 +258,8 @@ def _refused(error: errors.Error, names: Sequence[str]) -> list[str]:
         found = {
             one.identifier.value for one in error.subproblems or () if one.identifier is not None
         }
+        if not found and error.code == 'rejectedIdentifier':
+            found = set(names[1:])  # it does not say which
     if names[0] in found:
         return []
     return [name for name in names[1:] if name in found]

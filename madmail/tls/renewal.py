@@ -15,7 +15,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gevent
 from gevent.event import Event
@@ -25,25 +25,14 @@ from madmail.delivery.dns import Resolver, Status
 from madmail.settings import Settings
 from madmail.tls import acme, acme_names, acme_schedule
 from madmail.tls.acme_names import Found, Names
-from madmail.tls.brief import ASK, Brief
+from madmail.tls.brief import ASK, ORDER_TIME, TOPIC, Brief, Wish
 from madmail.tls.files import DIRECTORY
 
 LOOK_EVERY = (6 * 3600.0, 12 * 3600.0)  # seconds, drawn from these
 SOON = 1.0  # seconds after the start; others begin, too
 LEAST = 30.0  # seconds between two looks that nobody asked for
-ORDER_TIME = 330.0  # seconds after which an order is ended
-TOPIC = 'certificate'
 
 _log = log.get('certificate')
-
-
-class Wish(NamedTuple):
-    """What somebody asks for."""
-
-    request: str = ''
-    force: bool = False  # though none is due, and in spite of failures
-    new_key: bool = False
-    trial: bool = False
 
 
 class Errand:

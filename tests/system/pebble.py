@@ -22,7 +22,8 @@ class Pebble:
     """One server: `url` of its directory, `root` that vouches for the server itself.
 
     It resolves names at `name_server` and looks for challenges at `http_port`.  With
-    `accounts` only those may register, by id and key (external account binding).
+    `accounts` only those may register, by id and key (external account binding).  What it
+    issues lasts `life` seconds, 0 = years, and is for none of the names it `refuses`.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class Pebble:
         environment: dict[str, str] | None = None,
         accounts: dict[str, str] | None = None,
         life: int = 0,
+        refuses: tuple[str, ...] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -52,6 +54,7 @@ class Pebble:
             'ocspResponderURL': '',
             'externalAccountBindingRequired': accounts is not None,
             'externalAccountMACKeys': accounts or {},
+            'domainBlocklist': list(refuses),
         }
         if life:
             told['certificateValidityPeriod'] = life

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import os
+import signal
 import socket
 import ssl
 import time
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
+from madmail.tls import acme
 from tests.delivery.name_server import NameServer
 from tests.system import pebble
 from tests.system.pebble import Pebble
@@ -134,3 +138,140 @@ def test_a_relay_without_a_certificate_gets_one_and_all_ports_present_it(place: 
         place.verify(name, f'mta-sts.{NAME}')
         with pytest.raises(ssl.SSLCertVerificationError):
             place.verify(name, f'www.{NAME}')
+
+
+def test_renewal_disturbs_nobody_and_keeps_the_key(place: Place) -> None:
+    place.pebble().start()
+    relay = place.make().start()
+    first = until(lambda: (c := place.served('imaps')) and issued(c) and c)
+    with relay.imap(*relay.credentials()) as session:
+        assert place.cli('certificate', 'get')['data']['action'] == 'kept'
+        again = place.cli('certificate', 'regenerate')['data']
+        assert (again['action'], again['domain']) == ('issued', NAME)
+        second = until(
+            lambda: (c := place.served('imaps')).serial_number != first.serial_number and c
+        )
+        assert second.public_key() == first.public_key()
+        place.cli('certificate', 'regenerate', '--new-key')
+        third = until(
+            lambda: (c := place.served('imaps')).serial_number != second.serial_number and c
+        )
+        assert third.public_key() != first.public_key()
+        assert session.noop()[0] == 'OK'
+
+        tested = place.cli('certificate', 'get', '--staging')
+        assert tested['data']['action'] == 'tested'
+        assert place.served('imaps') == third
+
+        # Authorities lock out who asks too often.
+        refusal = place.cli('certificate', 'regenerate', good=False)['error']
+        assert '4 tries within an hour' in refusal
+        assert session.noop()[0] == 'OK'
+    told = place.cli('certificate', 'autocert', 'status')['data']
+    assert told['enabled']
+    assert told['error'] is None
+    assert told['renew_within_days'] > 0
+    assert not list((relay.state_dir / 'tls' / 'challenges').iterdir())
+    for name in ('acme.pem', 'acme-account.json', 'acme-state.json'):
+        assert (relay.state_dir / 'tls' / name).stat().st_mode & 0o777 == 0o600
+
+    # A process that is born later does not have what the master had read.
+    (gate,) = relay.pids('gate')
+    os.kill(gate, signal.SIGKILL)
+    until(lambda: relay.pids('gate') not in ([], [gate]))
+    relay.wait_ready()
+    assert place.served('imaps') == third
+
+
+def test_what_is_due_is_renewed_by_itself(place: Place) -> None:
+    place.pebble(life=6).start()
+    relay = place.make().start()
+    first = until(lambda: (c := place.served('imaps')) and issued(c) and c)
+    time.sleep(6)
+    relay.reload()
+    second = until(lambda: (c := place.served('imaps')).serial_number != first.serial_number and c)
+    assert second.not_valid_after_utc > first.not_valid_after_utc
+
+
+def test_a_refused_challenge_is_told_and_not_repeated(place: Place) -> None:
+    place.names.put(NAME, 'A', '127.0.0.2')  # where nobody answers
+    place.pebble().start()
+    relay = place.make().start()
+    state = until(lambda: (s := place.state()).get('ended') and s)
+    assert state['word'] == 'connection'
+    assert NAME in state['error']
+    assert state['failures'] == 1
+    assert 800 < state['next'] - state['ended'] < 1300
+    assert not issued(place.served('imaps'))
+
+    told = place.cli('certificate', 'status')['data']
+    assert told['renewal']['error'] == state['error']
+    assert told['cert_type'] == 'self-signed'
+    assert 'the relay serves its own' in relay.cli('status').stdout
+    checks = json.loads(relay.cli('--json', 'doctor', check=False).stdout)['data']['checks']
+    (finding,) = [one for one in checks if one['name'] == 'certificate' and one['level'] == 'bad']
+    assert state['error'] in finding['seen']
+
+    relay.stop()
+    relay.start()
+    time.sleep(4)  # it would have tried by now
+    assert place.state() == state
+
+    place.names.put(NAME, 'A', '127.0.0.1')
+    assert place.cli('certificate', 'get')['data']['action'] == 'issued'
+    until(lambda: issued(place.served('submissions')))
+    state = place.state()
+    assert (state['failures'], state['error']) == (0, '')
+
+
+def test_the_old_one_stays_while_no_authority_answers(place: Place) -> None:
+    place.pebble().start()
+    place.make().start()
+    before = until(lambda: (c := place.served('https')) and issued(c) and c)
+    place.authority.stop()
+    refusal = place.cli('certificate', 'regenerate', good=False)
+    assert refusal['error'] == 'the authority does not answer'
+    assert place.served('https') == before
+    state = place.state()
+    assert (state['failures'], state['word']) == (1, 'unreachable')
+
+
+def test_a_name_that_is_refused_does_not_hold_up_the_one_that_matters(place: Place) -> None:
+    place.names.add(f'www.{NAME}', 'A', '127.0.0.1')
+    place.pebble(refuses=(f'www.{NAME}',)).start()
+    place.make().start()
+    certificate = until(lambda: (c := place.served('imaps')) and issued(c) and c)
+    assert acme.names_of(certificate) == {NAME}
+    assert list(place.state()['refused']) == [f'www.{NAME}']
+
+
+def test_an_address_as_domain(place: Place) -> None:
+    place.pebble().start()
+    place.make(domain='127.0.0.1').start()
+    until(lambda: issued(place.served('imaps', '127.0.0.1')))
+    place.verify('imaps', '127.0.0.1')
+
+
+def test_a_stopped_relay_gets_one_on_port_80_itself_with_an_account_made_before(
+    place: Place,
+) -> None:
+    secret = base64.urlsafe_b64encode(bytes(range(32))).decode()
+    place.pebble(accounts={'key-1': secret}).start()
+    relay = place.make()
+    relay.cli('init')
+    refusal = place.cli('certificate', 'get', good=False)
+    assert 'tls.acme_eab_id' in refusal['error']
+    relay.write_config(tls={'acme_eab_id': 'key-1', 'acme_eab_secret': secret})
+
+    with socket.create_server(('127.0.0.1', place.http)):
+        refusal = place.cli('certificate', 'get', good=False)
+    assert f'127.0.0.1:{place.http}' in refusal['error']
+
+    assert place.cli('certificate', 'get', '--domain', NAME)['data']['action'] == 'issued'
+    assert (
+        'not the domain' in place.cli('certificate', 'get', '--domain', 'x.y', good=False)['error']
+    )
+    relay.start()
+    for name in ('https', 'imaps', 'submissions'):
+        place.verify(name)
+    assert place.state()['failures'] == 0
