@@ -105,6 +105,18 @@ def test_a_nonce_of_another_address_is_stale(rig: Rig) -> None:
     assert denied.value.code == 438
 
 
+def test_a_nonce_that_grows_old_in_a_call_is_replaced(rig: Rig) -> None:
+    client = rig.client()
+    client.allocate()
+    client.nonce = rig.server.nonces.fresh('127.0.0.1', time.time() - 3700)
+    with pytest.raises(Denied) as denied:
+        client.refresh(600)
+    assert denied.value.code == 438
+    assert denied.value.answer.get(message.REALM) == b'chat.example'
+    client.nonce = denied.value.answer.get(message.NONCE) or b''
+    assert client.refresh(600) == 600
+
+
 def test_a_former_secret_counts(rig: Rig) -> None:
     rig.reconfigure(secrets=(b'south', b'north'))
     rig.client(secret=b'north').allocate()
