@@ -82,6 +82,7 @@ class Connection:
         '_rest',
         '_rest_since',
         '_stream',
+        '_turn',
         '_waiting',
         'board',
         'heard',
@@ -108,6 +109,7 @@ class Connection:
         self._rest = b''  # the beginning of what has not arrived as a whole
         self._rest_since = 0.0
         self._kept = 0  # octets that its speech keeps
+        self._turn = False  # it is its turn to prove who it is
         self._hearers: set[bytes] | None = None
         self._last_hearer: bytes = b''
         self._waiting: Waiting | None = None
@@ -149,10 +151,21 @@ class Connection:
         except OSError:
             size = 0
         if not size:
-            self.close()
+            # When all go at once, others shall be served in between.
+            if relay.ends.take(False):
+                self.close()
+            else:
+                self._reader.stop()
+                relay.ends.wait(self.close, False)
             return
         if self.state is CLOSING:
             return
+        self._hear(begun, size)
+
+    def _hear(self, begun: int, size: int) -> None:
+        """Take what lies in the scratch buffer: so much from before, so much that came now."""
+        relay = self.relay
+        scratch = relay.scratch
         now = self.heard = time.monotonic()
         end = begun + size
         at = 0
@@ -174,6 +187,26 @@ class Connection:
             self._spend(size, now)
         if at < end or begun:
             self._keep(scratch[at:end], now, at > 0)
+
+    def may_verify(self) -> bool:
+        """Whether a signature may be verified now; else what is there is looked at in turn.
+
+        In a storm all want to at once, and others shall be served in between.
+        """
+        if self._turn or self.relay.turns.take(False):
+            self._turn = False
+            return True
+        self._reader.stop()
+        self.relay.turns.wait(self._turned, False)
+        return False
+
+    def _turned(self) -> None:
+        if self.talking():
+            self._turn = True
+            self.resume()
+            rest = self._rest
+            self.relay.scratch[: len(rest)] = rest
+            self.guard(self._hear, len(rest), 0)
 
     def _keep(self, rest: memoryview, now: float, fresh: bool) -> None:
         """Keep the beginning of a frame; `fresh` if it is not the same as before."""

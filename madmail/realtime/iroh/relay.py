@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from madmail import log
 from madmail.account.rates import Gcra
+from madmail.gate.turns import Turns
 from madmail.realtime.iroh.switchboard import Switchboard
 from madmail.settings import Settings
 
@@ -85,6 +86,7 @@ class IrohRelay:
         '_slices',
         '_throttled',
         'counts',
+        'ends',
         'held',
         'loop',
         'new',
@@ -94,6 +96,7 @@ class IrohRelay:
         'scratch',
         'sent',
         'settings',
+        'turns',
     )
 
     def __init__(self, loop: Any, settings: Settings) -> None:
@@ -117,6 +120,8 @@ class IrohRelay:
         self._slice = 0
         self._round = loop.timer(ROUND / SLICES, ROUND / SLICES)
         self._throttled: set[Connection] = set()
+        self.turns = Turns(loop, self._crashed)  # of those who say who they are
+        self.ends = Turns(loop, self._crashed)  # of those who went
         self._pause = loop.timer(PAUSE, PAUSE)
 
     # -- connections
@@ -220,14 +225,19 @@ class IrohRelay:
         try:
             step(*arguments)
         except Exception as error:
-            self.counts.crashes += 1
-            _log.exception('connection crashed', error)
+            self._crashed(error)
             return False
         return True
+
+    def _crashed(self, error: BaseException) -> None:
+        self.counts.crashes += 1
+        _log.exception('connection crashed', error)
 
     def close(self) -> None:
         for connection in self.all():
             connection.close()
+        self.turns.close()
+        self.ends.close()
         self._round.stop()
         self._round.close()
         self._pause.stop()

@@ -160,7 +160,7 @@ class Derp:
     def _hello(self, view: memoryview) -> int:
         connection = self._connection
         found = derp.next_frame(view, 0, derp.HELLO_LIMIT)
-        if found is None:
+        if found is None or not connection.may_verify():
             return 0
         kind, end = found
         key = None
@@ -217,7 +217,7 @@ class _Socket:
             while connection.speech is self and connection.talking():
                 limit = messages.LIMIT - len(self._message)
                 found = websocket.frame_at(view, at, limit)
-                if found is None:
+                if found is None or not (connection.key or connection.may_verify()):
                     break
                 opcode, final, payload, at = found
                 if opcode == websocket.CLOSE:
