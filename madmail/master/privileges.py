@@ -16,6 +16,7 @@ from typing import NamedTuple
 from madmail.master.exits import CONFIGURATION, Stop
 
 DEFAULT_USER = 'madmail'
+VARIABLE = 'MADMAIL_USER'  # names another default, such as root: who starts us stays who they are
 
 
 class Identity(NamedTuple):
@@ -57,6 +58,7 @@ def identity(user: str) -> Identity | None:
         if user and user != pwd.getpwuid(os.geteuid()).pw_name:
             raise Stop(CONFIGURATION, f'user: only root can start the relay as {user!r}')
         return None
+    user = user or os.environ.get(VARIABLE, '')
     try:
         entry = pwd.getpwnam(user or DEFAULT_USER)
     except KeyError:

@@ -35,7 +35,8 @@ declare(
     'user',
     Text(),
     '',
-    'User the processes run as when started as root. Empty: the user madmail if there is one.',
+    'User the processes run as when started as root. Empty: the one that MADMAIL_USER in the '
+    'environment names, or the user madmail if there is one.',
     applies=RESTART,
 )
 LISTENERS = {
