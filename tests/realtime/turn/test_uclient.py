@@ -74,10 +74,16 @@ def test_uclient(rig: Rig, peer_port: int) -> None:
         running[what] = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-    for what, process in running.items():
-        output, _ = process.communicate(timeout=60)
-        lost = re.findall(r'Total lost packets (\d+)', output)
-        received = re.findall(r'tot_recv_msgs=(\d+)', output)
-        assert process.returncode == 0, f'{what}:\n{output[-2000:]}'
-        assert lost[-1:] == ['0'], f'{what}:\n{output[-2000:]}'
-        assert int((received or ['0'])[-1]) >= 2 * PACKETS, f'{what}:\n{output[-2000:]}'
+    try:
+        for what, process in running.items():
+            output, _ = process.communicate(timeout=60)
+            lost = re.findall(r'Total lost packets (\d+)', output)
+            received = re.findall(r'tot_recv_msgs=(\d+)', output)
+            assert process.returncode == 0, f'{what}:\n{output[-2000:]}'
+            assert lost[-1:] == ['0'], f'{what}:\n{output[-2000:]}'
+            assert int((received or ['0'])[-1]) >= 2 * PACKETS, f'{what}:\n{output[-2000:]}'
+    finally:
+        for process in running.values():
+            if process.poll() is None:
+                process.kill()
+                process.wait()
