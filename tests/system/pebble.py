@@ -23,7 +23,7 @@ class Pebble:
 
     It resolves names at `name_server` and looks for challenges at `http_port`.  With
     `accounts` only those may register, by id and key (external account binding).  What it
-    issues lasts `life` seconds, 0 = years, and is for none of the names it `refuses`.
+    issues lasts `life` seconds, 0 = years.
     """
 
     def __init__(
@@ -35,7 +35,6 @@ class Pebble:
         environment: dict[str, str] | None = None,
         accounts: dict[str, str] | None = None,
         life: int = 0,
-        refuses: tuple[str, ...] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -54,7 +53,6 @@ class Pebble:
             'ocspResponderURL': '',
             'externalAccountBindingRequired': accounts is not None,
             'externalAccountMACKeys': accounts or {},
-            'domainBlocklist': list(refuses),
         }
         if life:
             told['certificateValidityPeriod'] = life
