@@ -366,7 +366,7 @@ def packets(relay: Relay, nodes: Nodes, pairs: int, size: int, seconds: float) -
         children.append(pid)
     time.sleep(1)
     used, began, counts = cpu(pids), time.perf_counter(), figures(relay)
-    time.sleep(seconds - 1.5)
+    time.sleep(max(seconds - 1.5, 0.2))
     after = figures(relay)
     spent, took = cpu(pids) - used, time.perf_counter() - began
     for pid in children:

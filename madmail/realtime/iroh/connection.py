@@ -151,12 +151,7 @@ class Connection:
         except OSError:
             size = 0
         if not size:
-            # When all go at once, others shall be served in between.
-            if relay.ends.take(False):
-                self.close()
-            else:
-                self._reader.stop()
-                relay.ends.wait(self.close, False)
+            self.close()
             return
         if self.state is CLOSING:
             return

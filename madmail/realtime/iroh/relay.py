@@ -86,7 +86,6 @@ class IrohRelay:
         '_slices',
         '_throttled',
         'counts',
-        'ends',
         'held',
         'loop',
         'new',
@@ -121,7 +120,6 @@ class IrohRelay:
         self._round = loop.timer(ROUND / SLICES, ROUND / SLICES)
         self._throttled: set[Connection] = set()
         self.turns = Turns(loop, self._crashed)  # of those who say who they are
-        self.ends = Turns(loop, self._crashed)  # of those who went
         self._pause = loop.timer(PAUSE, PAUSE)
 
     # -- connections
@@ -237,7 +235,6 @@ class IrohRelay:
         for connection in self.all():
             connection.close()
         self.turns.close()
-        self.ends.close()
         self._round.stop()
         self._round.close()
         self._pause.stop()
