@@ -103,7 +103,8 @@ def test_codes_are_those_that_scanners_read(desk: Desk) -> None:
 
 
 def test_invitations(tmp_path: Path) -> None:
-    options = {'tls.mode': 'acme', 'listen.https': ['0.0.0.0:443'], 'accounts.jit': 'auto'}
+    options = {'tls.mode': 'acme', 'accounts.jit': 'auto'}
+    options |= {'listen.http': ['0.0.0.0:80'], 'listen.https': ['0.0.0.0:443']}
     desk = Desk(tmp_path, **options)
     told = desk.ask('GET', '/admin/invitation')
     assert told == {'link': f'dcaccount:https://{DOMAIN}/new', 'page': f'https://{DOMAIN}/'}
