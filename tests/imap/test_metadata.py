@@ -159,3 +159,17 @@ def test_quota_is_read_and_never_set(login: Login) -> None:
     assert b'QUOTA' in words
     assert b'QUOTA=RES-STORAGE' in words
     assert b'QUOTASET' not in words
+
+
+def test_the_iroh_relay_is_told_while_it_answers(login: Login) -> None:
+    client = login()
+    ask = 'GETMETADATA "" (/shared/vendor/deltachat/irohrelay)'
+    assert client.ask(ask) == b't OK Getmetadata completed\r\n'
+    told = client.session.shard.bus.arrived
+    told('service', {'name': 'iroh', 'up': True})
+    assert b'irohrelay {' in (answer := client.ask(ask))
+    assert b'\r\nhttp://' in answer
+    told('service', {'name': 'iroh/https', 'up': True})
+    assert b'\r\nhttps://' in client.ask(ask)
+    told('service', {'name': 'iroh', 'up': False})
+    assert client.ask(ask) == b't OK Getmetadata completed\r\n'
