@@ -257,12 +257,14 @@ class Driver:
             # Only who knows its UIDs can foresee what a silent STORE makes of its flags.
             for _ in range(2):
                 naive.ask('FETCH 1:* (UID)', b'EXPUNGE')
+        # What '*' is was settled when the command was sent: the answer may tell of new messages.
+        chosen = self.chosen(naive, numbers, uid)
         what = f'{sign}FLAGS{".SILENT" if silent else ""}'
         answer = naive.ask(f'{"UID " if uid else ""}STORE {numbers} {what} ({flags})', b'EXPUNGE')
         if naive.read_only:
             assert b't NO [READ-ONLY]' in answer
         elif silent and b't OK' in answer:
-            self.foresee(naive, self.chosen(naive, numbers, uid), sign, flags)
+            self.foresee(naive, chosen, sign, flags)
 
     def foresee(self, naive: Naive, indices: list[int], sign: str, flags: str) -> None:
         """What a silent STORE makes of flags the client knows."""
