@@ -19,7 +19,7 @@ from madmail.tls.certificate import Missing, describe
 from madmail.tls.files import DIRECTORY
 
 DAY = 86_400
-NOTICED = 20.0  # seconds in which a running relay begins what it is asked for
+NOTICED = 60.0  # seconds in which a running relay begins; name servers may be slow
 TURN = 0.2  # seconds between two looks at how far it is
 TASK = ('renew-certificate', 'renew-cert', 'certificate-renew', 'cert-renew')
 
@@ -118,15 +118,16 @@ def get(
             f'there were {acme_schedule.HOURLY} tries within an hour, and authorities lock out '
             f'who asks too often; the next may be made in {(when - now) // 60 + 1} minutes',
         )
-    # Whoever asks by hand has mended something: past failures are no reason to wait.
-    wish = Wish(secrets.token_hex(8), force=True, new_key=new_key, trial=trial)
+    wish = Wish(secrets.token_hex(8), force=force, new_key=new_key, trial=trial)
     done = _ask(relay, wish, patience) if relay.running else _order(relay, wish, listeners)
     if not done:
         return {**data, 'action': 'started'}
     state = acme.load(directory)
     if state.error:
         raise Refused('failed', state.error)
-    return {**data, 'action': 'tested' if trial else 'issued'}
+    if trial:
+        return {**data, 'action': 'tested'}
+    return {**data, 'action': 'kept' if acme.held(directory) == held else 'issued'}
 
 
 def _ask(relay: Relay, wish: Wish, patience: float) -> bool:

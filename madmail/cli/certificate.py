@@ -96,7 +96,7 @@ def get(invocation: Invocation) -> Result:
     _check_domain(found, arguments.domain)
     prepared = _Port(found, arguments.http_listen)
     with prepared, Access(found) as relay:
-        if relay.settings['tls.mode'] == 'self_signed':
+        if relay.settings['tls.mode'] == 'self_signed' and not arguments.staging:
             return _own(invocation, relay)
         if arguments.email:
             settings.write(relay, 'tls.acme_email', arguments.email)

@@ -25,10 +25,10 @@ TOPIC = 'certificate'  # of the bus, see `renewal`
 
 
 class Wish(NamedTuple):
-    """What somebody asks for."""
+    """What somebody asks for, now, in spite of failures: he has mended something."""
 
     request: str = ''
-    force: bool = False  # though none is due, and in spite of failures
+    force: bool = False  # though none is due
     new_key: bool = False
     trial: bool = False
 

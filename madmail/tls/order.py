@@ -352,7 +352,7 @@ def _order(brief: Brief, directory: Path, state: acme.State) -> None:
     now = int(time.time())
     if state.setup != brief.setup:
         state.setup, state.failures, state.next = brief.setup, 0, 0
-    failures = state.failures
+    failures, pause_ends = state.failures, state.next
     challenges.clear(directory)
     state.began, state.ended, state.request = now, 0, brief.request
     state.tries.append(now)
@@ -365,9 +365,7 @@ def _order(brief: Brief, directory: Path, state: acme.State) -> None:
     try:
         order(brief, state)
     except SystemExit:  # the relay ends; that is nobody's failure
-        state.failures = failures
-        if not failures:
-            state.next = now
+        state.failures, state.next = failures, pause_ends
         acme.store(directory, state)
         raise
     except Exception as error:

@@ -31,6 +31,7 @@ from madmail.tls.files import DIRECTORY
 LOOK_EVERY = (6 * 3600.0, 12 * 3600.0)  # seconds, drawn from these
 SOON = 1.0  # seconds after the start; others begin, too
 LEAST = 30.0  # seconds between two looks that nobody asked for
+END_TIME = 2.0  # seconds in which an order that is to end does so
 
 _log = log.get('certificate')
 
@@ -105,6 +106,15 @@ class Errand:
             host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(address.host, address.host)
             return host, address.port
         return None
+
+    def answer(self, wish: Wish) -> None:
+        """Say to who asked that nothing is due."""
+        with acme.lock(self.directory):
+            state = acme.load(self.directory)
+            state.request = wish.request
+            if not state.failures:
+                state.word = state.error = ''  # of a trial
+            acme.store(self.directory, state)
 
     def fail(self, names: Names, wish: Wish) -> None:
         """Write down that no order can succeed, without troubling the authority."""
@@ -186,8 +196,11 @@ class Renewals:
         if not wish.request and now >= state.ask_at and acme.held(errand.directory):
             self._run(errand.brief(names, wish, task=ASK))
         when = errand.next(names, now)
-        if wish.force or wish.trial:
-            when = acme_schedule.allowed(state, now)
+        if wish.request:
+            due = now if wish.force or wish.trial else errand.due(names, now)
+            when = max(due, acme_schedule.allowed(acme.load(errand.directory), now))
+            if when > now:
+                errand.answer(wish)
         if when <= now:
             self._order(names, wish)
             now = int(time.time())
@@ -219,10 +232,11 @@ class Renewals:
 
     def _end(self) -> None:
         process, self._process = self._process, None
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(2.0)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        deadline = time.monotonic() + END_TIME
+        while process.poll() is None and time.monotonic() < deadline:
+            gevent.sleep(0.05)
+        process.kill()
+        process.wait()

@@ -68,7 +68,6 @@ class Pebble:
         self._environment = {
             **os.environ,
             'PEBBLE_VA_NOSLEEP': '1',
-            'PEBBLE_AUTHZREUSE': '0',
             **(environment or {}),
         }
         self._process: subprocess.Popen[bytes] | None = None

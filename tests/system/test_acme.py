@@ -184,14 +184,32 @@ def test_renewal_disturbs_nobody_and_keeps_the_key(place: Place) -> None:
     assert place.served('imaps') == third
 
 
-def test_what_is_due_is_renewed_by_itself(place: Place) -> None:
-    place.pebble(life=6).start()
-    relay = place.make().start()
-    first = until(lambda: (c := place.served('imaps')) and issued(c) and c)
-    time.sleep(6)
-    relay.reload()
-    second = until(lambda: (c := place.served('imaps')).serial_number != first.serial_number and c)
-    assert second.not_valid_after_utc > first.not_valid_after_utc
+def test_it_is_switched_on_while_the_relay_runs_and_renews_what_is_due(place: Place) -> None:
+    place.pebble(life=8).start()
+    relay = place.make(**{'tls.mode': 'self_signed'}).start()
+    assert place.cli('certificate', 'autocert', 'status')['data'] == {
+        'enabled': False,
+        'tls_mode': 'self_signed',
+    }
+    with relay.imap(*relay.credentials()) as session:
+        enable = ('certificate', 'autocert', 'enable', '--email', 'admin@chat.example')
+        data = place.cli(*enable, '--obtain')['data']
+        assert data == {
+            'enabled': True,
+            'domain': NAME,
+            'acme_email': 'admin@chat.example',
+            'obtained': True,
+        }
+        assert len(place.state()['tries']) == 1
+        first = until(lambda: (c := place.served('imaps')) and issued(c) and c)
+        ends = first.not_valid_after_utc.timestamp()
+        time.sleep(max(0.0, ends - time.time()))
+        relay.reload()
+        second = until(
+            lambda: (c := place.served('imaps')).serial_number != first.serial_number and c
+        )
+        assert second.not_valid_after_utc > first.not_valid_after_utc
+        assert session.noop()[0] == 'OK'
 
 
 def test_a_refused_challenge_is_told_and_not_repeated(place: Place) -> None:
@@ -225,18 +243,6 @@ def test_a_refused_challenge_is_told_and_not_repeated(place: Place) -> None:
     assert (state['failures'], state['error']) == (0, '')
 
 
-def test_the_old_one_stays_while_no_authority_answers(place: Place) -> None:
-    place.pebble().start()
-    place.make().start()
-    before = until(lambda: (c := place.served('https')) and issued(c) and c)
-    place.authority.stop()
-    refusal = place.cli('certificate', 'regenerate', good=False)
-    assert refusal['error'] == 'the authority does not answer'
-    assert place.served('https') == before
-    state = place.state()
-    assert (state['failures'], state['word']) == (1, 'unreachable')
-
-
 def test_a_name_that_is_refused_does_not_hold_up_the_one_that_matters(place: Place) -> None:
     place.names.add(f'www.{NAME}', 'A', '127.0.0.1')
     with NameServer() as others:  # where the authority is, the name leads elsewhere
@@ -248,6 +254,14 @@ def test_a_name_that_is_refused_does_not_hold_up_the_one_that_matters(place: Pla
     certificate = until(lambda: (c := place.served('imaps')) and issued(c) and c)
     assert acme.names_of(certificate) == {NAME}
     assert list(place.state()['refused']) == [f'www.{NAME}']
+
+    # And what is there stays while nobody answers.
+    place.authority.stop()
+    refusal = place.cli('certificate', 'regenerate', good=False)
+    assert refusal['error'] == 'the authority does not answer'
+    assert place.served('imaps') == certificate
+    state = place.state()
+    assert (state['failures'], state['word']) == (1, 'unreachable')
 
 
 def test_an_address_as_domain(place: Place) -> None:

@@ -1,0 +1,201 @@
+"""The process that orders: what it makes of answers, and when an authority wants renewal."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from acme import errors, messages
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from madmail.tls import acme, acme_schedule, challenges, order
+from madmail.tls.brief import ASK, Brief
+from tests.tls.authority import Authority
+
+PREFIX = messages.ERROR_PREFIX
+
+
+@pytest.mark.parametrize(
+    ('error', 'word', 'text'),
+    [
+        (
+            messages.Error(typ=f'{PREFIX}rateLimited', detail='too many certificates'),
+            acme_schedule.RATE_LIMITED,
+            'too many certificates',
+        ),
+        (messages.Error(typ='about:blank', title='no'), 'protocol', 'about:blank'),
+        (
+            messages.Error(
+                typ=f'{PREFIX}rejectedIdentifier',
+                detail='Error creating order',
+                subproblems=(messages.Error(typ=f'{PREFIX}caa', detail='CAA forbids'),),
+            ),
+            'rejectedIdentifier',
+            'Error creating order CAA forbids',
+        ),
+        (errors.IssuanceError(messages.Error(typ=f'{PREFIX}caa', detail='no')), 'caa', 'no'),
+        (errors.TimeoutError(), 'timeout', 'in time'),
+        (requests.exceptions.SSLError('chat.example'), 'untrusted', 'tls.acme_ca_file'),
+        (requests.exceptions.ConnectTimeout('chat.example'), 'unreachable', 'does not answer'),
+        (errors.ClientError('what'), 'protocol', 'ClientError'),
+        (acme.Unfit('it is for another key'), 'unfit', 'another key'),
+        (PermissionError(13, 'Permission denied', 'f'), 'local', 'f: Permission denied'),
+        (ValueError('whatever'), 'protocol', 'ValueError'),
+    ],
+)
+def test_failures_are_told_in_a_sentence(error: Exception, word: str, text: str) -> None:
+    found = order.explain(error)
+    assert found[0] == word
+    assert text in found[1]
+
+
+class Suggestions:
+    """A server that suggests when to renew."""
+
+    def __init__(self) -> None:
+        self.window: tuple[int, int] | None = None
+        self.asked: list[str] = []
+        told = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                told.asked.append(self.path)
+                answer: dict[str, Any] = {'newNonce': f'{told.url}/nonce'}
+                if told.window is not None and self.path == '/dir':
+                    answer['renewalInfo'] = f'{told.url}/renewal'
+                elif told.window is not None:
+                    start, end = (datetime.fromtimestamp(t, UTC).isoformat() for t in told.window)
+                    answer = {'suggestedWindow': {'start': start, 'end': end}}
+                body = json.dumps(answer).encode()
+                self.send_response(200)
+                self.send_header('Content-Type', 'application/json')
+                self.send_header('Retry-After', '7200')
+                self.send_header('Content-Length', str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self._server.server_port}'
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class TestSuggestions:
+    @pytest.fixture
+    def server(self) -> Iterator[Suggestions]:
+        server = Suggestions()
+        yield server
+        server.close()
+
+    @pytest.fixture
+    def directory(self, tmp_path: Path) -> Path:
+        directory = tmp_path / 'tls'
+        directory.mkdir()
+        files = Authority(tmp_path).issue('chat.example')
+        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        acme.put(directory, files.certificate.read_bytes(), key, ['chat.example'])
+        return directory
+
+    def ask(self, directory: Path, server: Suggestions) -> acme.State:
+        order.perform(Brief(str(directory), f'{server.url}/dir', task=ASK))
+        return acme.load(directory)
+
+    def test_a_time_in_the_window_is_kept_for_this_certificate(
+        self, directory: Path, server: Suggestions
+    ) -> None:
+        now = int(time.time())
+        server.window = (now + 1000, now + 2000)
+        state = self.ask(directory, server)
+        held = acme.held(directory)
+        assert held is not None
+        assert state.renew_for == held.digest
+        assert now + 1000 <= state.renew_at <= now + 2000
+        assert now + 7100 < state.ask_at < now + 7300
+        names = ['chat.example']
+        assert acme_schedule.due(held, names, '', state, now) == state.renew_at
+        assert server.asked[1].startswith('/renewal/')
+        assert not state.tries  # it is no order
+
+    def test_an_authority_without_suggestions_is_left_alone_for_hours(
+        self, directory: Path, server: Suggestions
+    ) -> None:
+        now = int(time.time())
+        state = self.ask(directory, server)
+        assert state.renew_at == 0
+        assert state.ask_at >= now + 6 * 3600
+
+    def test_one_that_is_away_is_too(self, directory: Path, server: Suggestions) -> None:
+        server.close()
+        now = int(time.time())
+        state = self.ask(directory, server)
+        assert state.renew_at == 0
+        assert state.ask_at >= now + 6 * 3600
+
+
+class TestInterruption:
+    """An order at an authority that accepts connections and says nothing."""
+
+    @pytest.fixture
+    def silent(self, tmp_path: Path) -> Iterator[Brief]:
+        with socket.create_server(('127.0.0.1', 0)) as listener:
+            source = f'http://127.0.0.1:{listener.getsockname()[1]}/dir'
+            yield Brief(str(tmp_path / 'tls'), source, ('chat.example',), request='me')
+
+    def begun(self, brief: Brief) -> subprocess.Popen[bytes]:
+        (Path(brief.directory)).mkdir()
+        challenges.put(Path(brief.directory), 'left', 'behind')
+        process = brief.start()
+        end = time.monotonic() + 30
+        while acme.load(Path(brief.directory)).request != 'me':
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert challenges.find(Path(brief.directory), 'left') is None
+        return process
+
+    def test_one_that_is_told_to_end_is_no_failure(self, silent: Brief) -> None:
+        process = self.begun(silent)
+        with pytest.raises(acme.Busy):
+            order.perform(silent)
+        process.terminate()
+        assert process.wait(30) == 1
+        state = acme.load(Path(silent.directory))
+        assert (state.failures, state.next, state.ended) == (0, 0, 0)
+        assert len(state.tries) == 1
+
+    def test_one_that_dies_is(self, silent: Brief) -> None:
+        process = self.begun(silent)
+        process.kill()
+        process.wait(30)
+        state = acme.load(Path(silent.directory))
+        assert (state.failures, state.word) == (1, 'interrupted')
+        assert state.next > time.time() + 800
+        with acme.lock(Path(silent.directory)):
+            pass
+
+
+def test_the_library_is_in_no_process_that_lives_long() -> None:
+    modules = 'madmail.delivery.process, madmail.gate.process, madmail.web.process'
+    code = (
+        f'import sys; import {modules}, madmail.web.application, madmail.cli.main; '
+        'sys.exit(bool({"acme", "requests", "OpenSSL", "josepy"} & set(sys.modules)))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], timeout=60).returncode == 0
