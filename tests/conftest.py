@@ -6,12 +6,14 @@ Where this machine has a relay, its user is not that of the tests.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 os.environ['MADMAIL_USER'] = 'root'
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup no shell of a test could trap it
 
 
 @pytest.hookimpl(wrapper=True)
