@@ -14,7 +14,7 @@ from madmail.admin import settings as settings_of
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.tls import acme, acme_schedule
-from madmail.tls.brief import ORDER_TIME, TOPIC, Wish
+from madmail.tls.brief import BUSY, ORDER_TIME, TOPIC, Wish
 from madmail.tls.certificate import Missing, describe
 from madmail.tls.files import DIRECTORY
 
@@ -155,9 +155,17 @@ def _under_way(relay: Relay) -> bool:
         return True
 
 
+def load() -> None:
+    """Load what an order needs where no relay runs.
+
+    That takes a while, and few commands need it; and who gives up the rights of root does
+    it before, for it may not be able to read it later.
+    """
+    import madmail.tls.renewal  # noqa: F401
+
+
 def _order(relay: Relay, wish: Wish, listeners: Callable[[], Sequence[socket.socket]]) -> bool:
     """Order in place of a relay that does not run."""
-    # These take a while to load, and few commands need them.
     from madmail.delivery.dns import Resolver
     from madmail.tls.renewal import Errand
 
@@ -168,12 +176,14 @@ def _order(relay: Relay, wish: Wish, listeners: Callable[[], Sequence[socket.soc
         raise Refused('failed', names.trouble)
     process = errand.brief(names, wish).start(listeners())
     try:
-        process.wait(ORDER_TIME)
+        exit_status = process.wait(ORDER_TIME)
     except subprocess.TimeoutExpired:
         process.terminate()
-        process.wait()
-    if acme.load(errand.directory).request != wish.request:
+        exit_status = process.wait()
+    if exit_status == BUSY:
         raise Refused('busy', 'another order is under way')
+    if exit_status:
+        raise Refused('failed', f'the process that orders ended with status {exit_status}')
     return True
 
 

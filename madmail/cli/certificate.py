@@ -218,6 +218,7 @@ class _Port:
     def __enter__(self) -> _Port:
         if self._runs():
             return self
+        certificate.load()
         for address in self._addresses:
             family = socket.AF_INET6 if ':' in address.host else socket.AF_INET
             listener = socket.socket(family)

@@ -21,6 +21,7 @@ import madmail
 
 ORDER, ASK = 'order', 'ask'  # a certificate; when to renew the one we have
 ORDER_TIME = 330.0  # seconds after which an order is ended
+BUSY = 75  # exit status if another order is under way, EX_TEMPFAIL
 TOPIC = 'certificate'  # of the bus, see `renewal`
 
 

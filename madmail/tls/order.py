@@ -4,7 +4,7 @@ The authority fetches a token from port 80 of each name.  A running relay answer
 itself, from the files of `challenges`; nothing is stopped and nothing bound.  Where none
 runs, the order answers on listeners it is given, as long as it takes.
 
-Exit status: 0 whatever came of it, which is in `acme.State`; 75 if another order is under
+Exit status: 0 whatever came of it, which is in `acme.State`; BUSY if another order is under
 way.
 """
 
@@ -15,6 +15,7 @@ import http.client
 import json
 import random
 import signal
+import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from madmail import __version__
 from madmail.account.address import ip_literal
 from madmail.master.process import die_with_parent, name_process
 from madmail.tls import acme, acme_schedule, challenges
-from madmail.tls.brief import ASK, Brief, read
+from madmail.tls.brief import ASK, BUSY, Brief, read
 from madmail.tls.challenge_server import ChallengeServer
 from madmail.tls.files import write
 
@@ -41,7 +42,6 @@ REQUEST_TIME = 30  # seconds for an answer of the authority
 PROBE_TIME = 30.0  # seconds in which our own port 80 has to answer
 NONCE_TRIES = 8
 SHORT_LIVED = 'shortlived'  # the profile of IP addresses at Let's Encrypt
-BUSY = 75  # exit status, EX_TEMPFAIL
 ASK_LEAST, ASK_MOST = 3600, 86_400  # seconds between two questions when to renew
 
 
@@ -149,7 +149,16 @@ class Authority:
 
 
 def network(brief: Brief, key: josepy.JWK | None = None) -> Network:
-    verify: Any = brief.ca_file or True
+    """Raises Failed."""
+    verify: Any = True
+    if brief.ca_file:
+        try:
+            ssl.create_default_context(cafile=brief.ca_file)
+        except ssl.SSLError:
+            raise Failed('local', 'tls.acme_ca_file has no certificate in PEM') from None
+        except OSError as error:
+            raise Failed('local', f'tls.acme_ca_file: {error.strerror}') from None
+        verify = brief.ca_file
     return Network(
         key,
         alg=josepy.ES256,
@@ -318,7 +327,7 @@ def explain(error: BaseException) -> tuple[str, str]:
     if isinstance(error, requests.exceptions.RequestException):
         return 'unreachable', 'the authority does not answer'
     if isinstance(error, OSError):
-        return 'local', f'{error.filename or "file"}: {error.strerror}'
+        return 'local', f'{error.filename or "file"}: {error.strerror or error}'
     return 'protocol', f'the authority said what was not expected ({type(error).__name__})'
 
 

@@ -25,7 +25,7 @@ from madmail.delivery.dns import Resolver, Status
 from madmail.settings import Settings
 from madmail.tls import acme, acme_names, acme_schedule
 from madmail.tls.acme_names import Found, Names
-from madmail.tls.brief import ASK, ORDER_TIME, TOPIC, Brief, Wish
+from madmail.tls.brief import ASK, BUSY, ORDER_TIME, TOPIC, Brief, Wish
 from madmail.tls.files import DIRECTORY
 
 LOOK_EVERY = (6 * 3600.0, 12 * 3600.0)  # seconds, drawn from these
@@ -116,14 +116,17 @@ class Errand:
                 state.word = state.error = ''  # of a trial
             acme.store(self.directory, state)
 
-    def fail(self, names: Names, wish: Wish) -> None:
-        """Write down that no order can succeed, without troubling the authority."""
+    def fail(self, names: Names, wish: Wish, word: str = 'names') -> None:
+        """Write down that no order can succeed, without troubling the authority.
+
+        Raises Busy.
+        """
         now = int(time.time())
         with acme.lock(self.directory):
             state = acme.load(self.directory)
             state.setup = self.setup(names)
             state.began = state.ended = now
-            state.request, state.word, state.error = wish.request, 'names', names.trouble
+            state.request, state.word, state.error = wish.request, word, names.trouble
             if not wish.trial:
                 state.failures += 1
                 state.next = now + acme_schedule.pause(state.failures, '', random.random())
@@ -213,7 +216,12 @@ class Renewals:
         if names.trouble:
             self._errand.fail(names, wish)
         else:
-            self._run(self._errand.brief(names, wish, probe=self._errand.probe()))
+            status = self._run(self._errand.brief(names, wish, probe=self._errand.probe()))
+            if status == BUSY:
+                raise acme.Busy
+            if status:
+                trouble = f'the process that orders ended with status {status}'
+                self._errand.fail(names._replace(trouble=trouble), wish, 'process')
         state = acme.load(directory)
         if state.error:
             _log.error('certificate not obtained', cause=state.word, failures=state.failures)
@@ -221,7 +229,8 @@ class Renewals:
             _log.info('certificate obtained')
             self._publish(TOPIC, {})
 
-    def _run(self, brief: Brief) -> None:
+    def _run(self, brief: Brief) -> int:
+        """The exit status."""
         process = self._process = brief.start()
         try:
             deadline = time.monotonic() + ORDER_TIME
@@ -229,6 +238,7 @@ class Renewals:
                 gevent.sleep(0.1)
         finally:
             self._end()
+        return process.wait()
 
     def _end(self) -> None:
         process, self._process = self._process, None

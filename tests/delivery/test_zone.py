@@ -88,6 +88,15 @@ def test_a_policy_of_certificates_only_with_a_valid_one(keys: Keys) -> None:
         assert 'STSv1' not in text(records(keys, verifiable=True, **without))
 
 
+def test_an_authority_is_to_find_the_name_of_the_policy_before_it_certifies_it(keys: Keys) -> None:
+    found = text(records(keys, tls__mode='acme'))
+    assert f'mta-sts.{DOMAIN}.' in found
+    assert 'STSv1' not in found
+    assert 'letsencrypt.org' in found
+    other = text(records(keys, tls__mode='acme', tls__acme_directory='https://ca.example/dir'))
+    assert 'CAA' not in other
+
+
 def test_services_are_those_that_listen(keys: Keys) -> None:
     found = records(keys, listen__imaps='0.0.0.0:1993')
     (service,) = [one for one in found if one.kind == 'SRV']

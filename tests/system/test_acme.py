@@ -147,6 +147,13 @@ def test_renewal_disturbs_nobody_and_keeps_the_key(place: Place) -> None:
     first = until(lambda: (c := place.served('imaps')) and issued(c) and c)
     with relay.imap(*relay.credentials()) as session:
         assert place.cli('certificate', 'get')['data']['action'] == 'kept'
+        task = place.cli('tasks', 'run', 'renew-cert')['data']
+        assert task == {
+            'task': 'renew-certificate',
+            'skipped': False,
+            'renewed': False,
+            'detail': 'not due yet',
+        }
         again = place.cli('certificate', 'regenerate')['data']
         assert (again['action'], again['domain']) == ('issued', NAME)
         second = until(
@@ -227,6 +234,12 @@ def test_a_refused_challenge_is_told_and_not_repeated(place: Place) -> None:
     assert told['renewal']['error'] == state['error']
     assert told['cert_type'] == 'self-signed'
     assert 'the relay serves its own' in relay.cli('status').stdout
+    (row,) = [
+        one
+        for one in place.cli('tasks', 'list')['data']['tasks']
+        if one['name'] == 'renew-certificate'
+    ]
+    assert (row['last_run'], row['next_run']) == (state['began'], state['next'])
     checks = json.loads(relay.cli('--json', 'doctor', check=False).stdout)['data']['checks']
     (finding,) = [one for one in checks if one['name'] == 'certificate' and one['level'] == 'bad']
     assert state['error'] in finding['seen']

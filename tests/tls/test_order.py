@@ -61,6 +61,20 @@ def test_failures_are_told_in_a_sentence(error: Exception, word: str, text: str)
     assert text in found[1]
 
 
+def test_a_root_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    directory, root = tmp_path / 'tls', tmp_path / 'root.pem'
+    directory.mkdir()
+    brief = Brief(str(directory), 'https://127.0.0.1:9/dir', ('a.example',), ca_file=str(root))
+    for content, text in ((None, 'No such file'), ('nothing', 'no certificate in PEM')):
+        if content is not None:
+            root.write_text(content)
+        order.perform(brief)
+        state = acme.load(directory)
+        assert state.word == 'local'
+        assert state.error.startswith('tls.acme_ca_file')
+        assert text in state.error
+
+
 class Suggestions:
     """A server that suggests when to renew."""
 
