@@ -152,6 +152,10 @@ class Gate:
         self.counts.crashes += 1
         _log.exception('connection crashed', error)
 
+    def paused(self) -> None:
+        """Nobody is accepted for a moment, for want of descriptors or memory."""
+        self.counts.accept_pauses += 1
+
 
 def receive(stream: socket.socket, secure: bool, into: memoryview) -> int:
     """Octets read; 0 = end of stream.  Raises BlockingIOError, SSLWantReadError, OSError."""

@@ -6,7 +6,6 @@ so a storm of connections shares the loop with the pipes.
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from array import array
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import get_hub
-from gevent.event import Event
 
 from madmail import log
 from madmail.gate.connection import Connection, dialogue_of
 from madmail.gate.dialogue import Farewell
-from madmail.gate.gate import READ, Gate, Service
+from madmail.gate.doors import Doors
+from madmail.gate.gate import Gate, Service
 from madmail.gate.peers import SIZE, Peers
 from madmail.store.control import LiveSettings
 from madmail.tls.context import ServerTLS, Unusable
@@ -28,11 +27,8 @@ from madmail.tls.context import ServerTLS, Unusable
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext
 
-ACCEPT_BATCH = 16  # connections a callback
-ACCEPT_PAUSE = 0.2  # seconds, when out of descriptors or memory
 CERTIFICATE_CHECK = 30.0  # seconds between looks at the certificate's files
 RENEWAL_CHECK = 6 * 3600.0  # seconds between looks at the self-signed one's end
-LOOP_TIME = 5.0  # seconds in which a healthy loop comes round
 GRACE = 5.0  # seconds for logins under way when the process retires
 
 # listen.* → protocol, implicit TLS, ALPN name
@@ -44,20 +40,7 @@ SERVICES = {
     'imaps': ('imap', True, 'imap'),
 }
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
 _log = log.get('gate')
-
-
-class Door:
-    """One listener and its watcher."""
-
-    __slots__ = ('listener', 'service', 'watcher')
-
-    def __init__(self, loop: Any, listener: socket.socket, service: Service) -> None:
-        self.listener = listener
-        self.service = service
-        self.watcher = loop.io(listener.fileno(), READ)
 
 
 class GateRole:
@@ -65,11 +48,9 @@ class GateRole:
 
     def __init__(self, context: ChildContext) -> None:
         self._context = context
-        self._doors: list[Door] = []
-        self._pause: Any = None  # the timer while accepting is paused
         self._watch: Any = None
-        self._retiring = False
         self._renewal_check = 0.0
+        self._doors: Doors[Service] | None = None
         self._gate: Gate | None = None
         self._tls: ServerTLS | None = None
         self._live: LiveSettings | None = None
@@ -101,15 +82,16 @@ class GateRole:
             Peers(context.shared or mmap(-1, SIZE), context.index),
             first_shard=context.index,
         )
+        self._doors = Doors(self._admit, crashed=self._gate.crashed, paused=self._gate.paused)
         for name, (protocol, implicit, alpn) in SERVICES.items():
             for listener in context.listeners.get(name, ()):
-                listener.setblocking(False)
-                service = Service(name, protocol, implicit, self._tls.context(alpn))
-                self._doors.append(Door(loop, listener, service))
+                self._doors.add(
+                    listener, Service(name, protocol, implicit, self._tls.context(alpn))
+                )
         live = self._live = LiveSettings(context.state_dir, context.settings)
         context.bus.subscribe('settings', lambda data: live.reload())
         context.bus.subscribe('certificate', lambda data: self._look_at_certificate())
-        self._open_doors()
+        self._doors.open()
         self._renewal_check = time.monotonic()
         self._watch = loop.timer(CERTIFICATE_CHECK, CERTIFICATE_CHECK)
         self._watch.start(self._look_at_certificate)
@@ -117,30 +99,14 @@ class GateRole:
     def check(self) -> bool:
         """Whether the loop turns and connections are accepted, or deliberately not."""
         assert self._live is not None
+        assert self._doors is not None
         self._live.refresh()
-        turned = Event()
-        timer = get_hub().loop.timer(0.0)
-        timer.start(turned.set)
-        try:
-            if not turned.wait(LOOP_TIME):
-                return False
-        finally:
-            timer.stop()
-            timer.close()
-        if self._retiring or self._pause is not None:
-            return True
-        return all(door.watcher.active for door in self._doors)
+        return self._doors.check()
 
     def retire(self) -> None:
         """Accept no more; return when the last session has ended by itself."""
-        self._retiring = True
-        if self._pause is not None:
-            self._stop_pause()
-        for door in self._doors:
-            door.watcher.stop()
-            door.watcher.close()
-            door.listener.close()
-        self._doors.clear()
+        if self._doors is not None:
+            self._doors.close()
         if self._watch is not None:
             self._watch.stop()
         gate = self.gate
@@ -180,31 +146,9 @@ class GateRole:
 
     # -- accepting
 
-    def _open_doors(self) -> None:
-        for door in self._doors:
-            door.watcher.start(self._accept, door)
-
-    def _accept(self, door: Door) -> None:
+    def _admit(self, service: Service, stream: socket.socket, address: Any) -> None:
         gate = self.gate
-        for _ in range(ACCEPT_BATCH):
-            try:
-                stream, address = door.listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause_accepting()
-                    return
-                continue  # that one is gone: ECONNABORTED and its kin
-            try:
-                self._admit(door.service, stream, address[0])
-            except Exception as error:
-                stream.close()
-                gate.crashed(error)
-
-    def _admit(self, service: Service, stream: socket.socket, host: str) -> None:
-        gate = self.gate
-        stream.setblocking(False)
+        host: str = address[0]
         try:
             # Before TLS: the session ticket and the greeting leave in two
             # segments, and Nagle would hold the second for the peer's delayed
@@ -230,25 +174,6 @@ class GateRole:
         gate.counts.connections += 1
         peers.opened(peer)
         Connection(gate, service, stream, origin).start()
-
-    def _pause_accepting(self) -> None:
-        """The backlog waits; a listener left active would wake the loop without end."""
-        if self._pause is not None:
-            return
-        self.gate.counts.accept_pauses += 1
-        for door in self._doors:
-            door.watcher.stop()
-        self._pause = get_hub().loop.timer(ACCEPT_PAUSE)
-        self._pause.start(self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        self._stop_pause()
-        self._open_doors()
-
-    def _stop_pause(self) -> None:
-        self._pause.stop()
-        self._pause.close()
-        self._pause = None
 
     # -- the certificate
 

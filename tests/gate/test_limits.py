@@ -131,7 +131,7 @@ class TestConnections:
                     raise OSError(24, 'Too many open files')
                 return self.listener.accept()
 
-        door = next(door for door in gate.role._doors if door.service.name == 'imap')
+        door = next(door for door in gate.role._doors if door.kind.name == 'imap')
         door.listener = Exhausted(door.listener)  # type: ignore[assignment]
         client = gate.client('imap')
         assert until(lambda: gate.counts['accept_pauses'] == 1)

@@ -15,7 +15,7 @@ from tests.gate.rig import Gate, Shard, until
 def test_check_follows_the_doors(start_gate: Callable[..., Gate]) -> None:
     gate = start_gate()
     assert gate.call(gate.role.check) is True
-    gate.call(lambda: gate.role._doors[0].watcher.stop())
+    gate.call(lambda: next(iter(gate.role._doors)).watcher.stop())
     assert gate.call(gate.role.check) is False
 
 
@@ -73,11 +73,11 @@ def test_two_gates_share_a_listener(start_gate: Callable[..., Gate]) -> None:
     listener.setblocking(False)
 
     def watch() -> None:
-        door = next(door for door in two.role._doors if door.service.name == 'imap')
+        door = next(door for door in two.role._doors if door.kind.name == 'imap')
         door.watcher.stop()
         door.listener = listener
         door.watcher = two._hub.loop.io(listener.fileno(), 1)
-        door.watcher.start(two.role._accept, door)
+        door.watcher.start(two.role._doors._accept, door)
 
     two.call(watch)
     clients = [one.client('imap') for _ in range(50)]

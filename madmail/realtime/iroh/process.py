@@ -5,7 +5,6 @@ run/iroh.sock   connections that our web workers took, see web.iroh; and our own
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import time
@@ -16,9 +15,10 @@ from gevent import get_hub
 
 from madmail import log
 from madmail.account import flood
+from madmail.gate.doors import Doors
 from madmail.realtime.iroh import probe, request
 from madmail.realtime.iroh.connection import Connection, prepare
-from madmail.realtime.iroh.relay import READ, IrohRelay
+from madmail.realtime.iroh.relay import IrohRelay
 from madmail.realtime.iroh.speech import Forwarded, Opening, Preamble
 from madmail.realtime.iroh.url import NAME, SECURE
 from madmail.realtime.presence import Prober
@@ -29,24 +29,9 @@ from madmail.web import peers
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext
 
-ACCEPT_BATCH = 16  # connections a callback
-ACCEPT_PAUSE = 0.2  # seconds, when out of descriptors or memory
 TRUST_TIME = 60.0  # seconds between two looks at whether clients trust our certificate
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 _log = log.get('iroh')
-
-
-class Door:
-    """One listener and its watcher."""
-
-    __slots__ = ('inner', 'listener', 'watcher')
-
-    def __init__(self, loop: Any, listener: socket.socket, inner: bool = False) -> None:
-        listener.setblocking(False)
-        self.listener = listener
-        self.inner = inner  # our own processes connect here
-        self.watcher = loop.io(listener.fileno(), READ)
 
 
 class IrohRole:
@@ -54,8 +39,7 @@ class IrohRole:
 
     def __init__(self, context: ChildContext) -> None:
         self._context = context
-        self._doors: list[Door] = []
-        self._pause: Any = None  # the timer while accepting is paused
+        self._doors: Doors[bool] | None = None  # by whether our own processes connect there
         self._relay: IrohRelay | None = None
         self._live: LiveSettings | None = None
         self._key = flood.hash_key(context.shared) if context.shared else os.urandom(flood.KEY_SIZE)
@@ -79,10 +63,11 @@ class IrohRole:
         self._relay = IrohRelay(loop, context.settings)
         live = self._live = LiveSettings(context.state_dir, context.settings)
         context.bus.subscribe('settings', lambda data: live.reload())
-        listeners = context.listeners.get(NAME, [])
-        self._doors = [Door(loop, listener) for listener in listeners]
-        self._doors.append(Door(loop, bind(context.state_dir, probe.SOCKET), inner=True))
-        self._open_doors()
+        self._doors = Doors(self._admit, crashed=self._relay.crashed, paused=self._relay.paused)
+        for listener in context.listeners.get(NAME, []):
+            self._doors.add(listener, False)
+        self._doors.add(bind(context.state_dir, probe.SOCKET), True)
+        self._doors.open()
         for prober in self._probers:
             prober.start()
 
@@ -90,7 +75,8 @@ class IrohRole:
         """Whether a node is served."""
         assert self._live is not None
         self._live.refresh()
-        if self._pause is not None or self.relay.full():
+        assert self._doors is not None
+        if self._doors.resting or self.relay.full():
             gevent.sleep(0)  # deliberately not
             return True
         try:
@@ -102,13 +88,8 @@ class IrohRole:
         """Accept no more, and let all go: they come back by themselves."""
         for prober in self._probers:
             prober.stop()
-        if self._pause is not None:
-            self._stop_pause()
-        for door in self._doors:
-            door.watcher.stop()
-            door.watcher.close()
-            door.listener.close()
-        self._doors.clear()
+        if self._doors is not None:
+            self._doors.close()
         self.relay.close()
 
     def statistics(self) -> dict[str, Any]:
@@ -134,29 +115,10 @@ class IrohRole:
 
     # -- accepting
 
-    def _open_doors(self) -> None:
-        for door in self._doors:
-            door.watcher.start(self._accept, door)
-
-    def _accept(self, door: Door) -> None:
-        for _ in range(ACCEPT_BATCH):
-            try:
-                stream, address = door.listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause_accepting()
-                    return
-                continue  # that one is gone
-            if not self.relay.guarded(self._admit, door, stream, address):
-                stream.close()
-
-    def _admit(self, door: Door, stream: socket.socket, address: Any) -> None:
+    def _admit(self, inner: bool, stream: socket.socket, address: Any) -> None:
         relay = self.relay
-        stream.setblocking(False)
         relay.counts.connections += 1
-        if door.inner:
+        if inner:
             if relay.full():
                 self._refuse(stream, 503)
                 return
@@ -200,22 +162,3 @@ class IrohRole:
         except OSError:
             pass
         stream.close()
-
-    def _pause_accepting(self) -> None:
-        """The backlog waits; a listener left active would wake the loop without end."""
-        if self._pause is not None:
-            return
-        self.relay.counts.accept_pauses += 1
-        for door in self._doors:
-            door.watcher.stop()
-        self._pause = get_hub().loop.timer(ACCEPT_PAUSE)
-        self._pause.start(self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        self._stop_pause()
-        self._open_doors()
-
-    def _stop_pause(self) -> None:
-        self._pause.stop()
-        self._pause.close()
-        self._pause = None

@@ -119,7 +119,7 @@ class IrohRelay:
         self._slice = 0
         self._round = loop.timer(ROUND / SLICES, ROUND / SLICES)
         self._throttled: set[Connection] = set()
-        self.turns = Turns(loop, self._crashed)  # of those who say who they are
+        self.turns = Turns(loop, self.crashed)  # of those who say who they are
         self._pause = loop.timer(PAUSE, PAUSE)
 
     # -- connections
@@ -223,13 +223,18 @@ class IrohRelay:
         try:
             step(*arguments)
         except Exception as error:
-            self._crashed(error)
+            self.crashed(error)
             return False
         return True
 
-    def _crashed(self, error: BaseException) -> None:
+    def crashed(self, error: BaseException) -> None:
+        """An exception that nobody expected ended one connection."""
         self.counts.crashes += 1
         _log.exception('connection crashed', error)
+
+    def paused(self) -> None:
+        """Nobody is accepted for a moment, for want of descriptors or memory."""
+        self.counts.accept_pauses += 1
 
     def close(self) -> None:
         for connection in self.all():

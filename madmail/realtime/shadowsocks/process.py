@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent import get_hub
 from gevent import socket as green
-from gevent.event import Event
 
 from madmail import log
-from madmail.gate.gate import READ
+from madmail.gate.doors import Doors
 from madmail.realtime.presence import Prober
 from madmail.realtime.shadowsocks.destination import Destination
 from madmail.realtime.shadowsocks.handshake import Call
@@ -27,12 +25,8 @@ from madmail.store.control import Control, LiveSettings
 if TYPE_CHECKING:
     from madmail.master.child import ChildContext
 
-ACCEPT_BATCH = 16  # connections a callback
-ACCEPT_PAUSE = 0.2  # seconds, when out of descriptors or room
-LOOP_TIME = 5.0  # seconds in which a healthy loop comes round
 PROBE_TIME = 10.0  # seconds for an answer through the proxy
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NAME = 'shadowsocks'
 _SECRET = 'shadowsocks.password'
 
@@ -45,9 +39,7 @@ class ProxyRole:
     def __init__(self, context: ChildContext) -> None:
         self._context = context
         self._listeners = context.listeners.get(_NAME, [])
-        self._watchers: list[Any] = []
-        self._pause: Any = None
-        self._retiring = False
+        self._doors: Doors[None] | None = None
         self._proxy: Proxy | None = None
         self._live: LiveSettings | None = None
         self._prober = Prober(_NAME, context.bus, self._probe)
@@ -73,11 +65,16 @@ class ProxyRole:
             self._follow()
 
         context.bus.subscribe('settings', changed)
+        proxy = self._proxy
+        self._doors = Doors(
+            self._admit,
+            crashed=proxy.crashed,
+            paused=proxy.paused,
+            room=lambda: not proxy.full or bool(proxy.silent),
+        )
         for listener in self._listeners:
-            listener.setblocking(False)
-            watcher = get_hub().loop.io(listener.fileno(), READ)
-            watcher.start(self._accept, listener)
-            self._watchers.append(watcher)
+            self._doors.add(listener, None)
+        self._doors.open()
         self._prober.start()
 
     def check(self) -> bool:
@@ -85,30 +82,14 @@ class ProxyRole:
         assert self._live is not None
         if self._live.refresh():
             self._follow()
-        turned = Event()
-        timer = get_hub().loop.timer(0.0)
-        timer.start(turned.set)
-        try:
-            if not turned.wait(LOOP_TIME):
-                return False
-        finally:
-            timer.stop()
-            timer.close()
-        if self._retiring or self._pause is not None:
-            return True
-        return all(watcher.active for watcher in self._watchers)
+        assert self._doors is not None
+        return self._doors.check()
 
     def retire(self) -> None:
         """End all connections: their clients come back where the proxy listens then."""
-        self._retiring = True
         self._prober.stop()
-        if self._pause is not None:
-            self._stop_pause()
-        for watcher in self._watchers:
-            watcher.stop()
-            watcher.close()
-        for listener in self._listeners:
-            listener.close()
+        if self._doors is not None:
+            self._doors.close()
         self.proxy.close()
         self.proxy.salts.close()
         gevent.sleep(0)
@@ -152,30 +133,9 @@ class ProxyRole:
 
     # -- accepting
 
-    def _accept(self, listener: socket.socket) -> None:
+    def _admit(self, kind: None, stream: socket.socket, address: Any) -> None:
         proxy = self.proxy
-        for _ in range(ACCEPT_BATCH):
-            if proxy.full and not proxy.silent:
-                self._pause_accepting()
-                return
-            try:
-                stream, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _EXHAUSTED:
-                    self._pause_accepting()
-                    return
-                continue  # that one is gone: ECONNABORTED and its kin
-            try:
-                self._admit(stream, address[0])
-            except Exception as error:
-                stream.close()
-                proxy.crashed(error)
-
-    def _admit(self, stream: socket.socket, host: str) -> None:
-        proxy = self.proxy
-        stream.setblocking(False)
+        host: str = address[0]
         try:
             stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError:
@@ -184,26 +144,6 @@ class ProxyRole:
         number = proxy.number(host)
         proxy.make_room(number)
         Tunnel(proxy, stream, host, number).start(proxy.crowded(number))
-
-    def _pause_accepting(self) -> None:
-        """The backlog waits; a listener left active would wake the loop without end."""
-        if self._pause is not None:
-            return
-        self.proxy.counts.accept_pauses += 1
-        for watcher in self._watchers:
-            watcher.stop()
-        self._pause = get_hub().loop.timer(ACCEPT_PAUSE)
-        self._pause.start(self._resume_accepting)
-
-    def _resume_accepting(self) -> None:
-        self._stop_pause()
-        for watcher, listener in zip(self._watchers, self._listeners, strict=True):
-            watcher.start(self._accept, listener)
-
-    def _stop_pause(self) -> None:
-        self._pause.stop()
-        self._pause.close()
-        self._pause = None
 
     # -- the probe
 

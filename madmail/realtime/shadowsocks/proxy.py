@@ -191,6 +191,10 @@ class Proxy:
         self.counts.crashes += 1
         _log.exception('tunnel crashed', error)
 
+    def paused(self) -> None:
+        """Nobody is accepted for a moment, for want of descriptors or of room."""
+        self.counts.accept_pauses += 1
+
     def close(self) -> None:
         """End all connections."""
         self._sweeper.stop()
