@@ -49,6 +49,7 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         help="a trial with Let's Encrypt's servers for trials; the certificate is thrown away",
     )
     order.add_argument('--new-key', action='store_true', help='for a key that others may know')
+    order.add_argument('-y', '--yes', action='store_true', help='do not ask')
     parser = verbs.add_parser(
         'get', parents=[*options, order], help='have one issued or made, if it is missing or due'
     )
