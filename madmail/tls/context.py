@@ -130,8 +130,9 @@ class ServerTLS:
         raise Unusable('tls.mode must be self_signed, acme or file')
 
     def _makes_its_own(self) -> bool:
+        mode = self._settings['tls.mode']
         own = self_signed.files(self._directory)
-        return self._settings['tls.mode'] == 'self_signed' or self._files == own
+        return mode == 'self_signed' or (mode == 'acme' and self._files == own)
 
     def _find(self) -> Files:
         files = self._locate()
@@ -143,7 +144,7 @@ class ServerTLS:
             except Unusable:
                 self._unusable = (files, seen)
                 files = own
-        if files == own:
+        if self._settings['tls.mode'] != 'file' and files == own:
             try:
                 return self_signed.ensure(self._directory, str(self._settings['domain']))
             except self_signed.Unusable as error:

@@ -63,7 +63,7 @@ class Metrics:
 def _certificate(relay: Relay) -> dict[str, int]:
     """When it begins and ends, Unix time, and failed orders in a row."""
     start, end = life(relay.settings, relay.state_dir)
-    told = {'start': start, 'expiry': end}
+    failures = 0
     if relay.settings['tls.mode'] == 'acme':
-        told['failures'] = acme.load(relay.state_dir / DIRECTORY).failures
-    return told
+        failures = acme.load(relay.state_dir / DIRECTORY).failures
+    return {'start': start, 'expiry': end, 'failures': failures}
