@@ -180,10 +180,16 @@ def auto_shards() -> int:
     return max(1, min(cores() - 1, AUTO_LIMIT))
 
 
+ALPN = ('smtp', 'imap', 'stun.turn')  # of the listeners of children that share the contexts
+
+
 def server_tls(settings: Settings, state_dir: Path) -> object:
     """The relay's certificate.  Raises Stop when it cannot be used."""
     try:
-        return ServerTLS(settings, state_dir)
+        tls = ServerTLS(settings, state_dir)
+        for protocol in ALPN:
+            tls.context(protocol)  # a context made after the fork has ticket keys of its own
+        return tls
     except Unusable as error:
         raise Stop(CONFIGURATION, str(error)) from None
     except OSError as error:

@@ -5,8 +5,8 @@ one session ticket.  SNI and ALPN are answered when a client sends them and
 missed by nobody when it does not: Delta Chat sends no ALPN to 993 and 465,
 `imap` or `smtp` to any other port, and after STARTTLS neither ALPN nor SNI.
 
-`ServerTLS` is made in the master before it forks, so that the ticket keys are
-the same in all gates and privileged key files can be read.  A reload loads the
+`ServerTLS` and its contexts are made in the master before it forks, so that the ticket keys
+are the same in all gates and privileged key files can be read.  A reload loads the
 new certificate into the existing contexts: OpenSSL copies a context's
 certificate into each connection, so connections that exist do not notice and
 tickets stay valid.

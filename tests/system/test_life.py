@@ -6,6 +6,7 @@ import contextlib
 import re
 import signal
 import socket
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -228,3 +229,21 @@ def test_the_plain_start_makes_a_local_relay(room: Path) -> None:
         alice = relay.account('alice')
         relay.imap(*alice).logout()
     assert relay.processes() == []
+
+
+def test_tls_sessions_go_on_at_any_gate(room: Path) -> None:
+    """A phone that comes back pays for no second handshake, whichever process it meets."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with Relay(room, {'processes.gates': 3}) as relay:
+        address = ('127.0.0.1', relay.ports['imaps'])
+        session, resumed = None, []
+        for _ in range(25):
+            with (
+                socket.create_connection(address, 10) as plain,
+                context.wrap_socket(plain, session=session) as stream,
+            ):
+                assert stream.recv(1000).startswith(b'* OK')  # the ticket came before it
+                resumed.append(stream.session_reused)
+                session = stream.session
+        assert resumed == [False] + [True] * 24
