@@ -247,6 +247,8 @@ def test_without_configuration_a_local_one_is_found_or_embedded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    # this machine may have a relay
+    monkeypatch.setattr('madmail.cli.invocation.SYSTEM_CONFIG', tmp_path / 'etc' / 'madmail.yaml')
     assert main(['--json', 'init']) == 0
     data = json.loads(capsys.readouterr().out)['data']
     assert data['config'] == str(tmp_path / 'data' / 'madmail.yaml')
