@@ -8,6 +8,8 @@ other relays of this kind use (`MailDomain` and so on).
 from __future__ import annotations
 
 import io
+import time
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from madmail.account.address import ip_literal, mail_domain
 from madmail.account.admission import by_login
 from madmail.admin import sizes
 from madmail.settings import Settings
+from madmail.tls.certificate import verifiable
 from madmail.web.site import files, words
 
 PORTS = {
@@ -30,6 +33,8 @@ PORTS = {
     'SmtpPortTLS': 'submissions',
     'SmtpPortStartTLS': 'submission',
 }
+
+LOOK = 30.0  # seconds between two looks at the certificate
 
 
 class _Loader(BaseLoader):
@@ -183,7 +188,14 @@ def public(settings: Settings) -> bool:
         settings['tls.mode'] != 'self_signed'
         and bool(settings['listen.https'])
         and ip_literal(settings['domain']) is None
+        and (settings['tls.mode'] != 'acme' or _issued(settings, int(time.monotonic() // LOOK)))
     )
+
+
+@lru_cache(1)
+def _issued(settings: Settings, now: int) -> bool:
+    """Whether an authority has given us what we asked it for; looked at once in a while."""
+    return verifiable(settings, settings['state_dir'].absolute())
 
 
 def origin(settings: Settings) -> str:

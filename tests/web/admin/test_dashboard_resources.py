@@ -14,6 +14,7 @@ from madmail.cli.access import Access
 from madmail.master.state import prepare
 from madmail.settings.declarations import SECTIONS, SETTINGS
 from tests.system import mail
+from tests.tls.authority import Authority
 from tests.web.admin.double import DOMAIN, Desk
 from tests.web.admin.office import Office
 
@@ -102,10 +103,18 @@ def test_codes_are_those_that_scanners_read(desk: Desk) -> None:
     assert desk.ask('GET', '/admin/code', {'text': 'ж' * 1200})['size'] > 100
 
 
-def test_invitations(tmp_path: Path) -> None:
+def test_invitations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {'tls.mode': 'acme', 'accounts.jit': 'auto'}
     options |= {'listen.http': ['0.0.0.0:80'], 'listen.https': ['0.0.0.0:443']}
     desk = Desk(tmp_path, **options)
+    # Clients could not verify the certificate that stands in until the first one is issued.
+    assert desk.ask('GET', '/admin/invitation')['link'].startswith('dclogin:')
+    pair = Authority(tmp_path).issue(DOMAIN)
+    (tmp_path / 'tls').mkdir()
+    (tmp_path / 'tls' / 'acme.pem').write_bytes(
+        pair.certificate.read_bytes() + pair.key.read_bytes()
+    )
+    monkeypatch.setattr('madmail.web.site.pages.LOOK', 1e-6)
     told = desk.ask('GET', '/admin/invitation')
     assert told == {'link': f'dcaccount:https://{DOMAIN}/new', 'page': f'https://{DOMAIN}/'}
     token = desk.ask('POST', '/admin/registration-token', {}, 201)['token']
