@@ -80,19 +80,6 @@ class Devices(Mailboxes):
 
         self._submit(work)
 
-    def remove_device_tokens(self, account_id: int) -> None:
-        """All of an account."""
-        if not self._read(
-            'SELECT 1 FROM push_tokens WHERE account_id = ? LIMIT 1', (account_id,)
-        ).fetchone():
-            return
-
-        def work(tx: Transaction) -> None:
-            rows = tx.execute('SELECT id FROM push_tokens WHERE account_id = ?', (account_id,))
-            self._forget_tokens(tx, [row[0] for row in rows.fetchall()])
-
-        self._submit(work)
-
     def forget_old_tokens(self) -> int:
         """Remove a slice of those that are not good any more; how many."""
 

@@ -442,7 +442,6 @@ class Store(Protocol):
     def add_device_token(self, account_id: int, token: str, limit: int) -> None:
         """Add or renew one; of more than `limit` the oldest go.  Raises MailboxMissing."""
 
-    def remove_device_tokens(self, account_id: int) -> None: ...
     def forget_old_tokens(self) -> int:
         """Remove a slice of those that are not good any more; how many."""
 

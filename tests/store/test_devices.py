@@ -59,8 +59,6 @@ def test_tokens_are_a_set_in_order_of_the_day_of_their_renewal(place: Place, clo
     assert place.store.device_tokens(ann) == ['three', 'one', 'four']
     place.reopen()
     assert place.store.device_tokens(ann) == ['three', 'one', 'four']
-    place.store.remove_device_tokens(ann)
-    assert place.store.device_tokens(ann) == []
 
 
 def test_days_and_no_times_are_kept(place: Place) -> None:

@@ -6,8 +6,9 @@ mailbox.
 
 `/private/devicetoken` is the set of push tokens of the account (see store.devices),
 whatever mailbox a client names (Delta Chat names INBOX).  Each SETMETADATA adds its
-token or renews it, an empty one does nothing, NIL removes all; the oldest fall out.
-It is told only to a client that asks for exactly this entry.
+token or renews it; the oldest fall out.  An empty one or NIL, which can name no
+device, takes nothing from anybody: one phone must not silence the others.  It is told
+only to a client that asks for exactly this entry.
 """
 
 from __future__ import annotations
@@ -114,10 +115,10 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
     account_id = session.account.id
     mailbox_id = _mailbox_id(session, arguments.mailbox)
     changes: dict[str, bytes | None] = {}
-    tokens: list[str | None] = []
+    tokens: list[str] = []
     for entry, value in arguments.values:
         if entry == DEVICE_TOKEN:
-            tokens.append(None if value is None else _token(value))
+            tokens.append(_token(value or b''))
             continue
         if not arguments.mailbox and not entry.startswith('/private/'):
             return b'NO [NOPERM] Server entries are set by the operator'
@@ -136,9 +137,7 @@ def set_metadata(session: ImapSession, command: Command) -> bytes:
     if changes:
         store.set_metadata(account_id, mailbox_id, changes)
     for token in tokens:
-        if token is None:
-            store.remove_device_tokens(account_id)
-        elif token:
+        if token:
             store.add_device_token(account_id, token, MAX_TOKENS)
     return b'OK Setmetadata completed'
 
