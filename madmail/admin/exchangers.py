@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from madmail.account import bearer
 from madmail.account.address import is_local
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -193,7 +193,7 @@ def _changed(relay: Relay, row: Exchanger, given: dict[str, Any]) -> tuple[Excha
     elif 'pull_token' in given or not row.pull_key:
         token = given.get('pull_token') or ''
         if not token:
-            token = made = secrets.token_urlsafe(24)
+            token = made = bearer.fresh(24)
         row = row._replace(pull_key=token_key(_token(token)))
     _sensible(relay, row)
     return row, made

@@ -12,6 +12,7 @@ import string
 import time
 from typing import Any
 
+from madmail.account import bearer
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 
@@ -75,7 +76,7 @@ def create(relay: Relay, slug: str, url: str, name: str = '') -> tuple[dict[str,
     """A new page and the key that removes it.  Refused: invalid, exists, unavailable."""
     kept = stored(url)
     name = ' '.join(name.split())[:80]
-    key = secrets.token_urlsafe(18)
+    key = bearer.fresh(18)
     if relay.control.share_count() >= MOST:
         raise Refused('unavailable', 'there are as many contact pages as there may be')
     for _ in range(5):

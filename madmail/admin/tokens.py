@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from madmail.account import bearer
 from madmail.account.placement import shard_of
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
@@ -71,7 +71,7 @@ def create(
     Refused: invalid, exists.
     """
     now = int(time.time())
-    name = token or _fresh()
+    name = token or bearer.fresh(SIZE)
     _check(name, max_uses, comment, expires, now)
     if not relay.control.add_token(name, max_uses, comment, now, expires):
         raise Refused('exists', 'there is such a token already')
@@ -175,13 +175,6 @@ def give_back(relay: Relay, number: int, address: str) -> None:
     except Refused:
         return  # it is looked at again when the reservation is overdue
     relay.control.release(number)
-
-
-def _fresh() -> str:
-    while True:
-        token = secrets.token_urlsafe(SIZE)
-        if token[0].isalnum():  # a dash in front would be an option on command lines
-            return token
 
 
 def _expired(relay: Relay, one: Reservation, login: int | None) -> bool:

@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 from typing import Any
 
+from madmail.account import bearer
 from madmail.admin import mail, purge, quota, upkeep
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
@@ -97,7 +97,7 @@ def list_(invocation: Invocation) -> Result:
 
 def create(invocation: Invocation) -> Result:
     arguments = invocation.arguments
-    password = arguments.password or secrets.token_urlsafe(16)
+    password = arguments.password or bearer.fresh(16)
     with Access(invocation.load()) as access:
         address = access.address(arguments.user)
         access.call(address, 'account_create', password=password.encode())

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from madmail.account import bearer
 from madmail.realtime.blake3 import derive_key
 
 TAG = 16  # octets that an AEAD adds
@@ -61,7 +62,7 @@ class Method(NamedTuple):
         """A new password, good for this method."""
         if self.modern:
             return base64.b64encode(os.urandom(self.size)).decode()
-        return base64.urlsafe_b64encode(os.urandom(PASSWORD_KEY)).decode().rstrip('=')
+        return bearer.fresh(PASSWORD_KEY)
 
     def cipher(self, key: bytes, salt: bytes) -> Any:
         """What seals or opens one direction of one connection."""
