@@ -14,23 +14,21 @@ import sqlite3
 import ssl
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from madmail.account.address import ip_literal
+from madmail.admin import doctor_services, status
 from madmail.admin import processes as host
-from madmail.admin import proxy as shadowsocks
-from madmail.admin import status
 from madmail.admin.certificate import renewal
+from madmail.admin.finding import BAD, OK, WARN, Check, Finding
 from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Address
 from madmail.settings.declarations import LISTENERS
 from madmail.tls.certificate import Missing, describe
-
-OK, WARN, BAD = 'ok', 'warn', 'bad'
 
 GREETING_TIME = 5.0  # seconds
 DESCRIPTORS = 65_536  # file descriptors for ten thousand connections and some
@@ -46,16 +44,6 @@ FIRST_WORDS = {
     'imaps': b'* OK',
 }
 IMPLICIT = ('submissions', 'imaps', 'https')
-
-
-class Finding(NamedTuple):
-    name: str  # of the check
-    level: str  # OK, WARN or BAD
-    seen: str  # one sentence
-    advice: str = ''  # what to do, '' where nothing is to be done
-
-
-Check = Callable[[Relay], Iterator[Finding]]
 
 
 def examine(relay: Relay, checks: tuple[Check, ...] | None = None) -> list[Finding]:
@@ -255,29 +243,6 @@ def ports(relay: Relay) -> Iterator[Finding]:
         )
 
 
-def proxy(relay: Relay) -> Iterator[Finding]:
-    """Whether the Shadowsocks proxy, where it is on, lets itself be used."""
-    if not relay.settings[shadowsocks.ENABLED]:
-        return
-    found = shadowsocks.state(relay)
-    if found['port'] is None:
-        yield Finding(
-            'proxy',
-            BAD,
-            'the Shadowsocks proxy is on and listens nowhere',
-            '"madmail port shadowsocks enable"',
-        )
-    elif found['answers'] is False:
-        yield Finding(
-            'proxy',
-            BAD,
-            'the Shadowsocks proxy does not answer',
-            'see "madmail status" and the log',
-        )
-    elif found['answers']:
-        yield Finding('proxy', OK, f'the Shadowsocks proxy answers at port {found["port"]}')
-
-
 def certificate(relay: Relay) -> Iterator[Finding]:
     orders = renewal(relay) if relay.settings['tls.mode'] == 'acme' else None
     if orders is not None:
@@ -384,7 +349,7 @@ CHECKS: tuple[Check, ...] = (
     disk,
     permissions,
     ports,
-    proxy,
+    *doctor_services.CHECKS,
     certificate,
     queue,
     names,

@@ -6,13 +6,15 @@ import argparse
 from typing import Any
 
 from madmail.admin import doctor
+from madmail.admin.finding import BAD, WARN
+from madmail.admin.finding import OK as FINE
 from madmail.cli import manual
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Result
 from madmail.master.exits import FAILED, OK
 
-SIGNS = {doctor.OK: 'ok  ', doctor.WARN: 'warn', doctor.BAD: 'BAD '}
+SIGNS = {FINE: 'ok  ', WARN: 'warn', BAD: 'BAD '}
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:

@@ -68,6 +68,11 @@ def push_status(relay: Relay) -> dict[str, Any]:
     return data
 
 
+def doctor(relay: Relay) -> list[dict[str, Any]]:
+    told = json.loads(relay.cli('doctor', '--json', check=False).stdout)
+    return [one for one in told['data']['checks'] if one['name'] == 'push']
+
+
 def eventually(condition: Callable[[], Any], wait: float = 20.0) -> Any:
     end = time.monotonic() + wait
     while not (found := condition()):
@@ -183,6 +188,9 @@ def test_an_outage_is_told_and_ends_by_itself_or_by_the_operator(
         send(relay, ann, bob[0])
         data = eventually(lambda: (found := push_status(relay)['data'])['paused'] and found)
         assert (data['mode'], data['runtime_enabled']) == ('auto', False)
+        (finding,) = doctor(relay)
+        assert finding['level'] == 'warn'
+        assert 'did not answer' in finding['seen']
         asked = len(service.requests)
         assert asked <= 4 + 8  # those under way when the fifth failed
         none_comes(service, asked)

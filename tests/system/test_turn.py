@@ -164,5 +164,10 @@ def test_the_log_and_figures_hold_no_addresses(relay: Relay) -> None:
         [one for one in relay.status()['data']['children'] if one['kind'] == 'turn']
     )
     assert '127.0.0.1' not in status
+    levels = {
+        one['name']: one['level']
+        for one in json.loads(relay.cli('--json', 'doctor', check=False).stdout)['data']['checks']
+    }
+    assert levels['turn'] == 'ok'
     figures = told(relay)
     assert {'enabled', 'answers', 'relays', 'received', 'sent', 'port'} <= figures.keys()
