@@ -188,8 +188,19 @@ class Connection:
         if 'PIPELINING' in self.extensions:
             # RFC 2920 3.1: DATA may end the group; its reply is read like any other.
             self._write(b''.join(commands), COMMAND_TIME)
-            mail, *rcpt = [self._reply(COMMAND_TIME) for _ in commands[:-1]]
-            data = self._reply(COMMAND_TIME, asking=True)
+            mail = self._reply(COMMAND_TIME)
+            rcpt: list[Reply] = []
+            try:
+                for _ in recipients:
+                    rcpt.append(self._reply(COMMAND_TIME))
+                data = self._reply(COMMAND_TIME, asking=True)
+            except Broken:
+                if mail.positive and (
+                    len(rcpt) < len(recipients) or any(one.positive for one in rcpt)
+                ):
+                    raise
+                self.lost = True  # it has decided, and hung up
+                return rcpt if mail.positive else [mail] * len(recipients)
         else:
             mail = self._say(commands[0])
             rcpt = [self._say(one) for one in commands[1:-1]] if mail.positive else []
@@ -198,18 +209,13 @@ class Connection:
         if data.code < 300:  # what it has done then nobody knows; not taken the message
             raise Broken(self._phase, 'the peer does not speak SMTP')
         if not mail.positive:
-            if data.code == 354:
-                self._write(b'.\r\n', COMMAND_TIME)
-                self._reply(COMMAND_TIME)
-            self._reset()
+            self._give_up(data)
             return [mail] * len(recipients)
         if data.code != 354:
-            self._reset()
+            self._give_up(data)
             return [data if one.positive else one for one in rcpt]
         if not any(one.positive for one in rcpt):
-            # The peer asks for a message that has no recipient: an empty one.
-            self._write(b'.\r\n', COMMAND_TIME)
-            self._reply(COMMAND_TIME)
+            self._give_up(data)
             return list(rcpt)
         final = self._message(body, prefix)
         return [final if one.positive else one for one in rcpt]
@@ -240,9 +246,16 @@ class Connection:
         self._phase = Phase.TRANSACTION
         return final
 
-    def _reset(self) -> None:
-        """RFC 5321 4.1.1.5; what the peer says to it does not matter."""
-        self._say(b'RSET\r\n')
+    def _give_up(self, data: Reply) -> None:
+        """End a transaction that is decided; what becomes of the connection changes nothing."""
+        try:
+            if data.code == 354:
+                # The peer asks for a message that has no recipient: an empty one.
+                self._write(b'.\r\n', COMMAND_TIME)
+                self._reply(COMMAND_TIME)
+            self._say(b'RSET\r\n')  # RFC 5321 4.1.1.5
+        except Broken:
+            self.lost = True  # many refuse and hang up
 
     # -- greeting
 

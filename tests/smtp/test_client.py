@@ -231,6 +231,38 @@ def test_a_refused_sender_is_refused_for_all(server: Server, data: bytes) -> Non
     assert len([mail for mail in server.mails if mail]) == 1
 
 
+def test_who_refuses_the_sender_and_hangs_up_has_decided(server: Server) -> None:
+    server.answers['MAIL'] = b'554 5.7.1 Blocked\r\n'
+    for verb in ('RCPT', 'RSET'):
+        server.answers[verb] = None
+    connection = connect(server)
+    replies = connection.send(SENDER, NAMES, MemoryBody(TEXT))
+    assert {(reply.code, reply.text) for reply in replies} == {(554, 'Blocked')}
+    assert connection.lost
+    connection.close()
+
+
+@pytest.mark.parametrize('verb', ['DATA', 'RSET'])
+def test_who_refuses_all_recipients_and_hangs_up_has_decided(server: Server, verb: str) -> None:
+    server.answers['RCPT'] = b'550 5.1.1 Nobody\r\n'
+    server.answers['DATA'] = b'503 5.5.1 No recipients\r\n'
+    server.answers[verb] = None
+    server.answers['RSET'] = None
+    connection = connect(server)
+    assert codes(connection.send(SENDER, NAMES, MemoryBody(TEXT))) == [550] * 3
+    assert connection.lost
+    connection.close()
+
+
+def test_who_hangs_up_with_some_accepted_has_decided_nothing(server: Server) -> None:
+    server.answers['RCPT TO:<y@two.example>'] = b'550 5.1.1 Nobody\r\n'
+    server.answers['DATA'] = None
+    connection = connect(server)
+    with pytest.raises(Broken):
+        connection.send(SENDER, NAMES, MemoryBody(TEXT))
+    connection.close()
+
+
 def test_the_final_word_is_for_those_who_were_accepted(server: Server) -> None:
     server.answers['RCPT TO:<y@two.example>'] = b'550 5.1.1 Nobody\r\n'
     server.answers['.'] = b'523-5.7.1 Encryption\r\n523 5.7.1 Needed\r\n'
