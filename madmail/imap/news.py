@@ -36,7 +36,7 @@ def tell(session: ImapSession, what: Tell) -> None:
     if what & Tell.EXPUNGE:
         while view.pending:
             if not session.by_uid or view.contexts is not None:
-                view.box.load(view.pending[max(0, len(view.pending) - BATCH)])
+                view.load_news(BATCH, flags=False)
             _expunges(session, view)
             if view.pending:
                 session.check()

@@ -103,7 +103,7 @@ class ImapSession:
         self._tag = b''  # of the command that runs, or ran last
         self.running = False
         self.working = False  # a greenlet tells news outside of commands, see telling
-        self.speaking = False  # and is within a response
+        self.speaking = False  # and a run has to wait for it
         self.doomed = ''  # why the session has to end at the next command boundary
         self._bads = 0
         self._active = self.spoke = self._turn = time.monotonic()
@@ -133,8 +133,8 @@ class ImapSession:
             telling.tell_now(self)
 
     def tick(self, now: float) -> None:
-        if self.running:
-            return
+        if self.running or self.working:
+            return  # it may be in the middle of a response
         if self.idle_tag is not None:
             # Never ended for inactivity: a dead peer shows when nobody takes this line.
             if now - self.spoke >= KEEPALIVE:

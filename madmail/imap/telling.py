@@ -72,13 +72,14 @@ def tell_at_leisure(session: ImapSession) -> None:
                 break
             if view is not session.view:
                 continue
+            # Until it is sent, for only one greenlet at a time may wait for the wire.
+            session.speaking = True
             if news.shows(session, view, what):
-                session.speaking = True
                 news.tell(session, what)
-                session.speaking = False
             news.write(session, view, what)
             session.spoke = time.monotonic()
             session.wire.drain()
+            session.speaking = False
             if news.at_hand(session, view, what):
                 news.write(session, view, what)
                 session.wire.flush()

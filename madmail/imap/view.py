@@ -308,12 +308,21 @@ class View:
 
     def load_news(self, limit: int, *, expunges: bool = True, flags: bool = True) -> None:
         """Load what the next `expunges` and `changes` of `limit` need; may switch."""
+        box = self.box
+        # What happens while it loads may concern messages further down.
+        while (first := self._first_news(limit, expunges, flags)) < box.first_loaded:
+            box.load(first)
+
+    def _first_news(self, limit: int, expunges: bool, flags: bool) -> int:
+        """The lowest UID of the next news."""
+        first = MAX_NUMBER
         if flags and self._changes_since >= 0:
-            self.box.load(1)
-        elif flags and self._changes:
-            self.box.load(min(self._changes))
+            return 1
+        if flags and self._changes:
+            first = min(self._changes)
         if expunges and self.pending:
-            self.box.load(self.pending[max(0, len(self.pending) - limit)])
+            first = min(first, self.pending[max(0, len(self.pending) - limit)])
+        return first
 
     def expunges(self, limit: int) -> list[int]:
         """Message numbers for EXPUNGE in the order to send, at most `limit`.
@@ -374,14 +383,17 @@ class View:
             return list(kept.values())
         return [kept.pop(uid) for uid in list(kept)[:limit]]
 
-    def told(self, uid: int) -> None:
-        """The client has just seen the present flags of this message."""
-        if self._changes:
-            self._changes.pop(uid, None)
+    def told(self, uid: int, modseq: int) -> None:
+        """The client sees the flags that this message had at `modseq`."""
+        # What is shown was read some time ago; another session may have been here since.
+        change = self._changes.get(uid) if self._changes else None
+        if change is not None and change[3] <= modseq:
+            del self._changes[uid]
 
     def supersede(self, change: Change) -> None:
-        """The session itself changed a message silently; others' news of it are older."""
-        if change[0] in self._changes:
+        """The session itself changed a message silently; older news of it are void."""
+        known = self._changes.get(change[0])
+        if known is not None and known[3] < change[3]:
             self._changes[change[0]] = change
 
     # -- what the client enabled

@@ -298,11 +298,13 @@ class Wire:
         else:
             self.eof = True
             self._stop_reading()
-        if self._waiter is not None:
-            self._wake()
-        elif self._running:
-            self._arrived = True
+        if self._running:
+            if self._waiter is not None:
+                self._wake()
+            else:
+                self._arrived = True
         elif not self._closing:
+            # Somebody may be in `drain` nevertheless: news are told outside of runs.
             self._kick()
         elif self.eof:
             self._end()
@@ -313,13 +315,13 @@ class Wire:
         while self._output:
             data = self._output[0]
             left = self._send(data)
+            if self._ended:
+                return
             self._output_size -= len(data) - len(left)
             if left:
                 self._output[0] = memoryview(left)
                 break
             del self._output[0]
-            if self._ended:
-                return
         if not self._output:
             self._stop_writing()
             if self._closing:

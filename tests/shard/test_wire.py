@@ -205,3 +205,23 @@ def test_input_is_bounded_while_nobody_consumes_it(pair) -> None:
         gevent.sleep(0)
     gevent.sleep(0.02)
     assert len(wire.input) <= wires.INPUT_LIMIT + wires.RECEIVE
+
+
+def test_a_peer_that_vanishes_with_output_pending_is_no_crash(pair, monkeypatch) -> None:
+    wire, session, stream, crashed = pair
+    failures: list[object] = []
+    monkeypatch.setattr(gevent.get_hub(), 'handle_error', lambda *error: failures.append(error[1:]))
+    stream.send(b'big %d\n' % (8 << 20))
+    for _ in range(400):
+        if wire.unsent > wires.OUTPUT_LIMIT:
+            break
+        gevent.sleep(0.005)
+    assert wire.unsent > wires.OUTPUT_LIMIT
+    stream.close()
+    for _ in range(400):
+        if session.done:
+            break
+        gevent.sleep(0.005)
+    assert session.done
+    assert wire.unsent == 0
+    assert (crashed, failures) == ([], [])

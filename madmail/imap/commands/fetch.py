@@ -281,7 +281,7 @@ class _Answer:
 
     def flags(self) -> None:
         row, view = self._row, self._view
-        view.told(row.uid)
+        view.told(row.uid, row.modseq)
         self._parts.append(
             b'FLAGS ' + responses.flag_list(row.flags, row.keywords, view.is_recent(row.uid))
         )

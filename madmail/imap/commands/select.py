@@ -97,7 +97,7 @@ def _resynchronize(session: ImapSession, view: View, resync: QResync) -> None:
         for row in rows:
             if row.keywords:
                 session.announce_keywords(row.keywords)
-            view.told(row.uid)
+            view.told(row.uid, row.modseq)
             view.saw(row.modseq)
             flags = responses.flag_list(row.flags, row.keywords, view.is_recent(row.uid))
             session.wire.write(

@@ -54,7 +54,7 @@ def store(session: ImapSession, command: Command) -> bytes:
                 if not arguments.silent:
                     if words:
                         session.announce_keywords(words)
-                    view.told(uid)
+                    view.told(uid, modseq)
                     flags = responses.flag_list(bits, words, view.is_recent(uid))
                     parts.append(b'FLAGS ' + flags)
                 if condstore:
