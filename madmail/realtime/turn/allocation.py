@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 HEAD = 64
 LARGEST = 65535  # octets of a datagram
+INDICATION_LIMIT = 65504  # octets of payload that a Data indication has room for
 PERMISSION_LIFE = 300.0  # seconds (RFC 8656 9)
 CHANNEL_LIFE = 600.0  # seconds (RFC 8656 12)
 CHANNEL_REST = 300.0  # seconds a channel that ended stays with its peer
@@ -62,6 +63,7 @@ class Client(Protocol):
     ip: str
     address: Address
     stream: bool  # TCP or TLS
+    closed: bool
     allocation: Allocation | None
 
     def send(self, data: bytes) -> None:
@@ -254,6 +256,9 @@ class Allocation:
     def _indicate(self, size: int, peer: Peer) -> None:
         """As a Data indication (RFC 8656 11.4), for there is no channel."""
         host = peer[0]
+        if size > INDICATION_LIMIT:
+            self.server.dropped['trouble'] += 1
+            return
         if host not in self.permissions:
             mapped = self.server.mapped(peer)
             if mapped is None:

@@ -51,7 +51,11 @@ class Connections:
         if len(self.by_peer) >= LIMIT:
             proved.client.send(proved.refuse(508))
             return True
-        outgoing = socket.socket(self._listener.family, socket.SOCK_STREAM)
+        try:
+            outgoing = socket.socket(self._listener.family, socket.SOCK_STREAM)
+        except OSError:  # out of descriptors or memory
+            proved.client.send(proved.refuse(508))
+            return True
         try:
             outgoing.setblocking(False)
             outgoing.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,8 +266,9 @@ class Connection:
         if self._client_ended and not self._output and not self._shut and not self.closed:
             self._shut = True
             if self._peer_ended:
-                self.close()
-                return
+                if self._client is None or not self._client.output:
+                    self.close()
+                return  # else once the client has all that the peer said
             try:
                 self._socket.shutdown(socket.SHUT_WR)
             except OSError:

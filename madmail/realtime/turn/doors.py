@@ -23,6 +23,7 @@ class Datagrams:
 
     __slots__ = ('_peer', '_sendto', 'address', 'allocation', 'door', 'ip')
     stream = False
+    closed = False
 
     def __init__(self, door: Door, peer: Peer) -> None:
         self.door = door

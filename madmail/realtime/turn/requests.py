@@ -388,5 +388,6 @@ class Requests:
         if connection.allocation.account.name != proved.name:
             raise Refused(441)
         proved.client.send(proved.answer())
-        connection.bind(proved.client)
+        if not proved.client.closed:
+            connection.bind(proved.client)
         return None

@@ -20,6 +20,7 @@ ACCEPT_BATCH = 16  # connections a turn
 CHUNK = 16384  # octets read at a time; of the smallest packets still a long turn
 QUEUE_LIMIT = 131072  # octets unsent, above which packets are dropped
 ANSWERS_LIMIT = 262144  # octets unsent, above which a client that reads nothing is let go
+STRANGER_LIMIT = 4096  # octets of a message from who has no allocation; twice the largest request
 FIRST_TIME = 10.0  # seconds until the first message
 IDLE_TIME = 30.0  # seconds without an allocation
 PAUSE = 1.0  # seconds without accepting, when out of descriptors
@@ -51,8 +52,8 @@ class Entrance:
                     return
                 continue
             if not server.admits_stream(network(peer[0])):
-                accepted.close()
                 server.dropped['connection'] += 1
+                accepted.close()
                 continue
             try:
                 accepted.setblocking(False)
@@ -186,6 +187,13 @@ class Stream:
             self._server.loop.change(self._descriptor, self._event, events)
 
     def _event(self, events: int) -> None:
+        try:
+            self._serve(events)
+        except Exception:
+            self.close()  # what was not taken would come again and again
+            raise
+
+    def _serve(self, events: int) -> None:
         if self.closed:
             return
         if self._handshaking and not self._handshake():
@@ -255,7 +263,7 @@ class Stream:
             first = data[at]
             length = data[at + 2] << 8 | data[at + 3]
             if first < 4:
-                if length & 3:
+                if length & 3 or (length > STRANGER_LIMIT and not self._known):
                     self.close()
                     return
                 whole = end = at + 20 + length
@@ -318,7 +326,10 @@ class Stream:
             return
         try:
             if isinstance(self._socket, ssl.SSLSocket):
-                self.close()  # TLS has no half of an end that all understand
+                # TLS has no half of an end that all understand.  It raises, for the client's
+                # own word is not waited for, but ours is out: all has been sent.
+                self._socket.unwrap()
+                self.close()
             else:
                 self._socket.shutdown(socket.SHUT_WR)
         except OSError:

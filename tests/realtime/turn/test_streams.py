@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import ssl
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -97,6 +99,39 @@ def test_connections_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     assert rig.server.dropped['connection'] == 1
 
 
+def test_strangers_send_short_messages(rig: Rig) -> None:
+    client = rig.client('tcp')
+    client.socket.sendall(b'\0\1\xff\xfc')
+    assert closed(client)
+
+
+def test_a_packet_too_long_for_an_indication_ends_nothing(rig: Rig) -> None:
+    one, other = rig.client('tcp'), rig.client('tcp')
+    here, there = one.allocate(), other.allocate()
+    other.permit(here)
+    one.bind(0x4000, there)
+    for payload in (bytes(65535), bytes(65505), b'later'):
+        one.channel_data(0x4000, payload)
+    indication = parse(other.receive())
+    assert indication.get(message.DATA) == b'later'
+    one.channel_data(0x4000, bytes(65504))
+    assert len(parse(other.receive()).get(message.DATA) or b'') == 65504
+
+
+def test_a_fault_of_ours_ends_the_connection(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would take what it sends, and that would be kept."""
+    client = rig.client('tcp')
+    client.allocate()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(rig.server.requests, '_send', broken)
+    client.indicate(Address('127.0.0.2', 9), b'')
+    assert closed(client)
+    assert not rig.ask(lambda: len(rig.server.allocations))
+
+
 # -- RFC 6062
 
 
@@ -172,6 +207,56 @@ def test_a_half_close_is_passed_on(rig: Rig) -> None:
     assert data.raw() == b'the answer'
     assert closed(data)
     assert rig.ask(lambda: len(next(iter(rig.server.allocations)).connections.by_peer)) == 0
+    listening.socket.close()
+
+
+def until(rig: Rig, condition: Callable[[], object]) -> None:
+    """Wait for something that the loop says."""
+    for _ in range(1000):
+        if rig.ask(condition):
+            return
+        time.sleep(0.01)
+    raise AssertionError
+
+
+def test_a_slow_reader_gets_all_though_both_have_ended(rig: Rig) -> None:
+    listening = Listening()
+    control = rig.client('tcp')
+    control.allocate(protocol=message.TCP)
+    data = rig.client('tcp')
+    data.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    number = control.connect_to(listening.address)
+    theirs = listening.accept()
+    data.name, data.key = control.name, control.key
+    data.request(message.CONNECTION_BIND, [(message.CONNECTION_ID, number.to_bytes(4, 'big'))])
+    (stream,) = rig.ask(lambda: [one for one in rig.server.streams if one.connection])
+    sent = 0
+    while not rig.ask(lambda: stream.output):
+        sent += theirs.send(bytes(4096))
+    theirs.close()
+    until(rig, lambda: stream.connection._peer_ended)
+    data.socket.shutdown(socket.SHUT_WR)
+    until(rig, lambda: stream.closed or stream.eof)
+    received = 0
+    while chunk := data.socket.recv(1 << 20):
+        received += len(chunk)
+    assert received == sent
+    until(rig, lambda: stream.closed and stream.connection.closed)
+    listening.socket.close()
+
+
+def test_tls_says_that_it_ends(rig: Rig) -> None:
+    listening = Listening()
+    control = rig.client('tls')
+    control.allocate(protocol=message.TCP)
+    data = bound(rig, control, control.connect_to(listening.address), 'tls')
+    theirs = listening.accept()
+    theirs.sendall(b'all')
+    theirs.close()
+    assert data.raw() == b'all'
+    assert isinstance(data.socket, ssl.SSLSocket)
+    data.socket.suppress_ragged_eofs = False
+    assert data.socket.recv(10) == b''
     listening.socket.close()
 
 
