@@ -298,7 +298,12 @@ class Courier:
         try:
             replies = transport.send(entry, body)
         except Unreachable as unreachable:
-            self._unreachable(outbox, entry, body, unreachable.reply)
+            reply = unreachable.reply
+            if unreachable.met and entry.tries and not self.schedule.failing(entry.domain):
+                # It breaks off again and again, while others got through.
+                self._settle(outbox, entry, body, [reply] * len(entry.recipients))
+                return
+            self._unreachable(outbox, entry, body, reply)
             return
         except Exception as error:
             _log.exception('transport failed', error)
@@ -359,7 +364,10 @@ class Courier:
             report = bounce(self._domain, entry.sender, failed, header_block(body), now)
         try:
             if later:
-                next_try = int(until or now + self._delay(entry)) + 1
+                next_try = int(now + self._delay(entry)) + 1
+                if until:
+                    # Behind all others: it may be what the destination stumbles over.
+                    next_try = max(next_try, int(until) + 2)
                 left = [name for name, _ in later] if len(later) < len(pairs) else None
                 outbox.retry(entry, next_try, _words(later[0][1]), left, report)
                 self.deferred += 1

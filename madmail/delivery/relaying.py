@@ -43,11 +43,15 @@ _log = log.get('relaying')
 
 
 class Unreachable(Exception):
-    """No host of the domain could be talked to; `reply` is the last cause."""
+    """No host of the domain could be talked to; `reply` is the last cause.
 
-    def __init__(self, reply: Reply) -> None:
+    With `met` there was one, and it broke off in the midst: perhaps because of this message.
+    """
+
+    def __init__(self, reply: Reply, met: bool = False) -> None:
         super().__init__(reply.text)
         self.reply = reply
+        self.met = met
 
 
 class Watcher(Protocol):
@@ -101,6 +105,8 @@ class Relaying:
             return [hops] * len(entry.recipients)
         signature = self._keys.sign(body)
         last = UNSURE
+        refused: Reply | None = None  # by a host that takes other messages
+        met = False
         for hop in self._preferred(hops):
             began = self._monotonic()
             try:
@@ -108,23 +114,29 @@ class Relaying:
             except NotHere as failure:
                 self._watcher.failed(entry.domain, hop.transport)
                 last = Reply(451, '4.4.1', f'{hop.transport}: {failure}', 'not_here', Fault.PEER)
+                if failure.for_message:
+                    refused = last
+                met = met or failure.status >= 500
                 continue
             except Unsure:
                 # Another transport now could deliver it twice.
                 self._watcher.failed(entry.domain, hop.transport)
-                raise Unreachable(UNSURE) from None
+                raise Unreachable(UNSURE, met=True) from None
             except Broken as broken:
                 self._watcher.failed(entry.domain, hop.transport)
                 last = broken.reply
                 if broken.phase is Phase.DATA:
-                    raise Unreachable(UNSURE) from None
+                    raise Unreachable(UNSURE, met=True) from None
+                met = met or broken.phase is Phase.TRANSACTION
                 if last.code >= 500:
                     last = last._replace(code=451)  # a greeting that refuses is not for ever
                 continue
             self._remember(self._worked, hop.host, hop.transport)
             self._watcher.succeeded(entry.domain, hop.transport, self._monotonic() - began)
             return replies
-        raise Unreachable(last)
+        if refused is not None:
+            return [refused] * len(entry.recipients)
+        raise Unreachable(last, met=met)
 
     def tidy(self) -> None:
         """End connections that nobody needed for a while; call it now and then."""

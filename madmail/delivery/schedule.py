@@ -45,6 +45,10 @@ class Schedule:
         down = self._down.get(domain)
         return down.until if down is not None and down.until > self._clock() else 0.0
 
+    def failing(self, domain: str) -> bool:
+        """Whether it could not be reached the last time."""
+        return domain in self._down
+
     def error(self, domain: str) -> str:
         """Why it was down the last time."""
         down = self._down.get(domain)

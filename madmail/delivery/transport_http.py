@@ -8,10 +8,13 @@ may still be answered with 200.
 What an answer means (shared by the relays in the field):
 
     2xx                       taken, for all recipients
-    400, 403 with an SMTP     the peer's decision: 5xx text is final, 4xx is not
-    reply as text
-    3xx 404 405 411 413 501   there is no such service here; another transport may do
-    anything else             not now
+    400, 403, 503, 507 with   the peer's decision: 5xx text is final, 4xx is not
+    an SMTP reply as text
+    403 as relays of the      final
+    madmail family say it
+    429, 504, 507             not now
+    anything else             no such service here, or none that works; another transport
+                              may do, as any web server may stand before a mail server
 
 The status line decides: what is wrong with the rest of an answer only ends the
 connection.  Octets that are no HTTP at all come from no relay.
@@ -52,7 +55,10 @@ HOSTS_LIMIT = 200  # hosts with kept connections
 
 _STATUS = re.compile(rb'HTTP/1\.[01] ([1-5][0-9][0-9])(?: |\Z)')
 _SMTP = re.compile(r'([245][0-9][0-9])[ -](?:([245]\.[0-9]{1,3}\.[0-9]{1,3}) )?(.{0,300})')
-_NOT_HERE = frozenset((404, 405, 411, 413, 414, 431, 501))
+_LATER = frozenset((429, 504, 507))  # 504: a relay behind it may have the message
+_FOR_MESSAGE = frozenset((400, 411, 413, 414, 431))
+# What relays of the madmail family give as the reason of 403; others give pages.
+_REFUSAL = re.compile(r'Forbidden\Z|Encryption Needed')
 _HOST = re.compile(r'[A-Za-z0-9._:-]{1,255}\Z')
 _FORBIDDEN = re.compile(r'[\x00-\x20,\x7f]')  # a comma separates the values of a field
 _NO_TEXT = frozenset((204, 205, 304))  # RFC 9110 15: nothing follows the head
@@ -63,6 +69,15 @@ AGAIN = Reply(451, '4.4.2', 'Connection lost between two requests', 'again', Fau
 
 class NotHere(Exception):
     """This transport leads nowhere at this host; nothing was delivered."""
+
+    def __init__(self, text: str, status: int = 0) -> None:
+        super().__init__(text)
+        self.status = status  # that was answered, if any was
+
+    @property
+    def for_message(self) -> bool:
+        """Whether another message would get another answer."""
+        return self.status in _FOR_MESSAGE
 
 
 class _Nonsense(NotHere):
@@ -426,16 +441,13 @@ def meaning(status: int, text: str) -> Reply:
     """What an answer says of the message.  Raises NotHere."""
     if 200 <= status < 300:
         return Reply(250, '2.0.0', 'Ok')
-    if 300 <= status < 400 or status in _NOT_HERE:
-        raise NotHere(f'status {status}')
     if status in (400, 403, 503, 507):
         match = _SMTP.match(text)
         if match is not None and match[1][0] != '2':
             said = ''.join(c if ' ' <= c <= '~' else '?' for c in match[3]).strip()
             return Reply(int(match[1]), match[2] or '', said, 'peer', Fault.PEER)
-    if status == 403:
-        # A relay that says no without a reason means it all the same.
+    if status == 403 and _REFUSAL.match(text):
         return Reply(550, '5.7.1', 'The other relay refuses this mail', 'peer', Fault.PEER)
-    if status == 429 or status >= 500:
+    if status in _LATER:
         return Reply(451, '4.3.0', f'The other relay answers {status}', 'peer', Fault.PEER)
-    raise NotHere(f'status {status}')
+    raise NotHere(f'status {status}', status)

@@ -472,6 +472,37 @@ def test_the_back_off_of_a_destination_doubles_and_ends_with_an_answer() -> None
     assert relay.courier.schedule.down() == {}
 
 
+def test_a_message_that_the_peer_stumbles_over_does_not_hold_up_the_others() -> None:
+    class Stumbling(Peers):
+        def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
+            replies = super().send(entry, body)
+            if entry.recipients[0].startswith('poison'):
+                raise Unreachable(LATER, met=True)
+            return replies
+
+    peers = Stumbling()
+    relay = Relay(peers)
+    relay.queue('other.example', 'poison@other.example')
+    for n in range(5):
+        relay.queue('other.example', f'{n}@other.example')
+    relay.turn()
+    assert len(relay.waiting) == 6, 'it may be the destination'
+    relay.now = relay.courier.schedule.down_until('other.example') + 1
+    relay.turn()
+    [poison] = relay.waiting
+    assert poison.tries == 1
+    for tries in (2, 3):
+        relay.now = poison.next_try
+        relay.turn()
+        [poison] = relay.waiting
+        assert poison.tries == tries
+        assert relay.courier.schedule.down() == {}, 'it was the message'
+        relay.queue('other.example', 'next@other.example')
+        relay.turn()
+        assert relay.waiting == [poison]
+    assert poison.next_try - relay.now > 150
+
+
 def test_the_operator_need_not_wait() -> None:
     peers = Peers('moody.example', seconds=0)
     relay = Relay(peers)

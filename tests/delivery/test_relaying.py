@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import gevent
@@ -9,13 +10,20 @@ import pytest
 from gevent import socket
 
 from madmail.delivery.dns import Answer, Status
-from madmail.delivery.relaying import ADDRESSES_LIMIT, MEMORY_TIME, Relaying, alternating
+from madmail.delivery.relaying import (
+    ADDRESSES_LIMIT,
+    MEMORY_TIME,
+    Relaying,
+    Unreachable,
+    alternating,
+)
 from madmail.delivery.route import Router
 from madmail.delivery.tracker import Tracker
 from madmail.settings import Settings
 from madmail.store.interface import OutboxEntry
 from madmail.store.spool import MemoryBody
-from tests.delivery.test_transport_http import six
+from tests.delivery.test_transport_http import Server as Web
+from tests.delivery.test_transport_http import answer, six
 from tests.smtp.test_client import Server
 
 TEXT = b'Subject: x\r\n\r\nwords\r\n'
@@ -46,8 +54,13 @@ class NoKeys:
         return b''
 
 
-def relaying(port: int, now: list[float], *addresses: str) -> Relaying:
-    settings = Settings.defaults(federation__transports=['smtp'], federation__smtp_port=port)
+def relaying(port: int, now: list[float], *addresses: str, web: int = 0) -> Relaying:
+    settings = Settings.defaults(
+        federation__transports=['http', 'smtp'] if web else ['smtp'],
+        federation__plain_http=True,
+        federation__http_port=web or 80,
+        federation__smtp_port=port,
+    )
     names: Any = Names(*addresses)
     return Relaying(
         Router(names, lambda domain: None, settings),
@@ -114,3 +127,60 @@ def test_smtp_over_ipv6() -> None:
     ]
     way.close()
     server.close()
+
+
+# -- another way
+
+
+@pytest.fixture
+def web() -> Iterator[Web]:
+    made = Web()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    'status',
+    ['403 Forbidden', '404 X', '413 X', '500 X', '502 Bad Gateway', '503 Service Unavailable'],
+)
+def test_a_web_server_that_is_no_relay_does_not_keep_mail_from_smtp(web: Web, status: str) -> None:
+    web.answers = [answer(status, '<html>no</html>')]
+    server = Server()
+    way = relaying(server.port, [0.0], '127.0.0.1', web=web.port)
+    assert [reply.code for reply in way.send(ENTRY, MemoryBody(TEXT))] == [250]
+    assert len(web.requests) == len(server.mails) == 1
+    way.close()
+    server.close()
+
+
+def test_a_decision_over_http_is_not_asked_for_again_over_smtp(web: Web) -> None:
+    web.answers = [answer('403 Forbidden', '554 5.7.1 no'), answer('503 Busy', '451 4.3.0 later')]
+    server = Server()
+    way = relaying(server.port, [0.0], '127.0.0.1', web=web.port)
+    codes = [way.send(ENTRY, MemoryBody(TEXT))[0].code for _ in range(2)]
+    assert codes == [554, 451]
+    assert server.connections == 0
+    way.close()
+    server.close()
+
+
+def test_a_message_too_large_for_one_way_with_the_other_closed_is_no_dead_relay(web: Web) -> None:
+    web.answers = [answer('413 Content Too Large'), answer('404 Not Found'), answer('502 X')]
+    way = relaying(_closed(), [0.0], '127.0.0.1', web=web.port)
+    (reply,) = way.send(ENTRY, MemoryBody(TEXT))
+    assert (reply.code, reply.text) == (451, 'http: status 413')
+    met = []
+    for _ in range(2):
+        with pytest.raises(Unreachable) as unreachable:
+            way.send(ENTRY, MemoryBody(TEXT))
+        met.append(unreachable.value.met)
+    assert met == [False, True]
+    way.close()
+
+
+def _closed() -> int:
+    """A port where nobody listens."""
+    with socket.socket() as one:
+        one.bind(('127.0.0.1', 0))
+        port: int = one.getsockname()[1]
+    return port

@@ -260,13 +260,11 @@ def test_no_content_ends_with_its_head(server: Server, client: HttpClient) -> No
         ('400 Bad Request', '451-4.3.0 later', 451, '4.3.0'),
         ('503 Busy', '452 4.2.2 Full', 452, '4.2.2'),
         ('507 Full', '552 5.2.2 Full', 552, '5.2.2'),
-        ('403 Forbidden', '', 550, '5.7.1'),
-        ('403 Forbidden', 'go away', 550, '5.7.1'),
+        ('403 Forbidden', 'Forbidden', 550, '5.7.1'),
+        ('403 Forbidden', 'Encryption Needed: Invalid Unencrypted Mail', 550, '5.7.1'),
         ('429 Too Many', '550 5.7.1 never', 451, '4.3.0'),
-        ('500 Oops', '550 5.7.1 never', 451, '4.3.0'),
-        ('502 Bad Gateway', '', 451, '4.3.0'),
-        ('503 Busy', '', 451, '4.3.0'),
-        ('599 Odd', '', 451, '4.3.0'),
+        ('504 Gateway Timeout', '', 451, '4.3.0'),
+        ('507 Full', 'quota', 451, '4.3.0'),
     ],
 )
 def test_a_decision_of_the_peer(
@@ -289,13 +287,18 @@ def test_what_the_peer_says_is_made_harmless(server: Server, client: HttpClient)
     [
         '400 Bad Request',
         '401 Unauthorized',
+        '403 Forbidden',
         '404 Not Found',
         '405 Method Not Allowed',
         '408 Request Timeout',
         '411 Length Required',
         '413 Content Too Large',
         '431 Too Large',
+        '500 Oops',
         '501 Not Implemented',
+        '502 Bad Gateway',
+        '503 Busy',
+        '599 Odd',
     ],
 )
 def test_there_is_no_such_service_here(server: Server, client: HttpClient, status: str) -> None:
