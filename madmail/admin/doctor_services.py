@@ -69,6 +69,13 @@ def push(relay: Relay) -> Iterator[Finding]:
     url = relay.settings['push.url']
     if found['mode'] == 'off':
         yield Finding('push', OK, 'notifications are off: phones that sleep learn of mail late')
+    elif found['paused'] and not found['failures']:
+        yield Finding(
+            'push',
+            WARN,
+            f'{url} asks to be left alone for a while; {found["waiting"]} devices wait to be told',
+            'it is asked again by itself, within half an hour',
+        )
     elif found['paused'] or found['failures'] >= found['threshold']:
         yield Finding(
             'push',

@@ -16,7 +16,7 @@ def state(relay: Relay, told: dict[str, Any] | None = None) -> dict[str, Any]:
     """How it stands; `told` is the master's status where it is known.
 
     `mode`; `running`, whether notifications are sent just now: not while off, nor while the
-    service is left alone because it does not answer; `paused`, only the latter; `sent`
+    service is left alone because it does not answer or wants it; `paused`, only the latter; `sent`
     since the relay exists; `failures` in a row; `threshold`, how many of them pause;
     `waiting`, devices that are to be told; `counts` of answers since the sending process
     began.

@@ -13,8 +13,8 @@ from madmail.cli.result import Result, counted, table
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     family = commands.add_parser('push', parents=options, help='notifications to phones')
-    family.set_defaults(function=status, verb=None)
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(function=status, verb='status')
     verbs.add_parser('status', parents=options, help='mode and figures').set_defaults(
         function=status
     )
@@ -48,8 +48,11 @@ def status(invocation: Invocation) -> Result:
     ]
     if running:
         failures = counted(state['failures'], 'failure')
+        answers = f'no, {failures} in a row' if state['failures'] else 'yes'
+        if state['paused'] and not state['failures']:
+            answers = 'yes, and asks to be left alone for a while'
         rows += [
-            ('answers', f'no, {failures} in a row' if state['failures'] else 'yes'),
+            ('answers', answers),
             ('waiting', counted(state['waiting'], 'device')),
         ]
     return Result(data, table(('', ''), rows).strip())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Callable, Sequence
+from email.message import Message
 from typing import NamedTuple
 
 import gevent
@@ -31,6 +32,7 @@ class Failed(Exception):
 class Answer(NamedTuple):
     status: int
     data: bytes
+    fields: Message = Message()
 
 
 class _Connection(http.client.HTTPConnection):
@@ -125,7 +127,7 @@ class PullClient:
         self._used = gevent.get_hub().loop.now()
         if response.will_close:
             self.close()
-        return Answer(response.status, bytes(data))
+        return Answer(response.status, bytes(data), response.headers)
 
     def _connect(self) -> socket.socket:
         place = self._place

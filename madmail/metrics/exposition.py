@@ -58,7 +58,7 @@ FAMILIES = (
     Family('peer_latency_seconds', 'gauge', 'Mean time of a delivery to another relay.'),
     Family('push_requests', 'counter', 'Push notifications by what became of them.', ('result',)),
     Family('push_waiting', 'gauge', 'Devices that are to be told of mail.'),
-    Family('push_paused', 'gauge', '1 while the notification service does not answer.'),
+    Family('push_paused', 'gauge', '1 while the notification service is left alone.'),
     Family('web', 'counter', 'What happened at the web listeners.', ('event',)),
     Family('proxy', 'counter', 'What happened at the Shadowsocks proxy.', ('event',)),
     Family('proxy_connections', 'gauge', 'Open connections of the proxy.', ('state',)),

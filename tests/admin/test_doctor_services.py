@@ -113,4 +113,6 @@ def test_push_while_the_service_answers_and_while_it_does_not(examine: Examine) 
     assert examine(checks.push, {}) == (OK, '3 devices wait to be told of mail')
     level, seen = examine(checks.push, {'push_paused': True, 'push_failures': 7})
     assert (level, '7 times in a row' in seen) == (WARN, True)
+    level, seen = examine(checks.push, {'push_paused': True})
+    assert (level, 'asks to be left alone' in seen) == (WARN, True)
     assert examine(checks.push, {'push_failures': 9}, **{'push.mode': 'on'})[0] == WARN

@@ -6,7 +6,8 @@ failed together does not come back together.  Then it is given up; the mail is t
 all the same.
 
 The breaker is about the service.  Only what says that it is away counts: no connection,
-no answer, 5xx.  A service that refuses a token answers.
+no answer, 5xx.  A service that refuses a token answers.  One that says how long it wants
+to be left alone (429 or 503 with Retry-After) is left alone, up to LONGEST_PAUSE.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from enum import Enum
+from typing import NamedTuple
 
 TRIES = 5
 PERMANENT_TRIES = 2  # for what the service refuses: it may have been a slip
@@ -34,6 +36,13 @@ class Answer(Enum):
     DOWN = 'failed'
 
 
+class Told(NamedTuple):
+    """What became of a request."""
+
+    answer: Answer
+    wait: float = 0.0  # seconds for which the service asks to be left alone
+
+
 def meaning(status: int) -> Answer:
     """Of an HTTP status."""
     if 200 <= status < 300:
@@ -51,15 +60,15 @@ def spread() -> float:
 
 
 def next_try(
-    answer: Answer, tries: int, since: float, now: float, lifetime: float, factor: float
+    told: Told, tries: int, since: float, now: float, lifetime: float, factor: float
 ) -> float:
     """When a token is tried again that failed for the `tries`-th time; 0.0 = it is given up.
 
     `since` is when its message came, `factor` from `spread`.
     """
-    if tries >= (PERMANENT_TRIES if answer is Answer.REFUSED else TRIES):
+    if tries >= (PERMANENT_TRIES if told.answer is Answer.REFUSED else TRIES):
         return 0.0
-    moment = now + BASE**tries * factor
+    moment = now + max(BASE**tries, told.wait) * factor
     return moment if moment <= since + lifetime else 0.0
 
 
@@ -76,17 +85,22 @@ class Breaker:
         self._until = 0.0
         self._pause = 0.0  # 0 = closed
         self._probing = False
+        self._held = 0.0  # until when the service has asked to be left alone
 
     @property
     def open(self) -> bool:
         """Whether the service counts as away."""
         return self._pause > 0
 
+    def held(self, now: float) -> float:
+        """Seconds for which the service has asked to be left alone."""
+        return max(self._held - now, 0.0)
+
     def wait(self, now: float) -> float:
         """Seconds until a request may be made; a request that asks how it is holds all others."""
         if not self._pause:
-            return 0.0
-        return max(self._until - now, 1.0 if self._probing else 0.0)
+            return self.held(now)
+        return max(self._until - now, self.held(now), 1.0 if self._probing else 0.0)
 
     def admit(self, now: float) -> bool:
         """Whether a request may be made now; it must be followed by `told` or `unasked`."""
@@ -99,10 +113,11 @@ class Breaker:
         """A request that was admitted was not made, or nobody knows how it ended."""
         self._probing = False
 
-    def told(self, answer: Answer, now: float) -> None:
+    def told(self, told: Told, now: float) -> None:
         """How a request ended."""
         self._probing = False
-        if answer is not Answer.DOWN:
+        self._held = max(self._held, now + min(told.wait, LONGEST_PAUSE))
+        if told.answer is not Answer.DOWN:
             self.failures = 0
             self._pause = self._until = 0.0
             return
@@ -116,5 +131,5 @@ class Breaker:
     def close(self) -> None:
         """Try again at once: the operator, or another service."""
         self.failures = 0
-        self._pause = self._until = 0.0
+        self._pause = self._until = self._held = 0.0
         self._probing = False

@@ -21,7 +21,7 @@ import gevent
 from gevent.event import Event
 
 from madmail import log
-from madmail.realtime.push.schedule import Answer, Breaker, next_try, spread
+from madmail.realtime.push.schedule import Answer, Breaker, Told, next_try, spread
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardClient, ShardUnavailable
 from madmail.store.interface import DueToken, Settled
@@ -56,7 +56,7 @@ class Notifier(Protocol):
 
     @property
     def url(self) -> str: ...
-    def notify(self, token: str) -> Answer: ...
+    def notify(self, token: str) -> Told: ...
     def close(self) -> None: ...
 
 
@@ -174,7 +174,16 @@ class Sender:
 
     @property
     def _paused(self) -> bool:
-        return self._mode == 'auto' and self.breaker.open
+        if self._mode == 'off':
+            return False
+        return self._waiting > 0 or (self._mode == 'auto' and self.breaker.open)
+
+    @property
+    def _waiting(self) -> float:
+        """Seconds until the service may be asked.  One that says how long it wants to be left
+        alone is there, so `on` heeds it as well."""
+        now = self._monotonic()
+        return self.breaker.wait(now) if self._mode == 'auto' else self.breaker.held(now)
 
     def _fill(self, shard: _Shard) -> None:
         while not self._stopping:
@@ -199,7 +208,7 @@ class Sender:
         if self._mode == 'off':
             self._clear_line()
             return IDLE
-        pause = self.breaker.wait(self._monotonic()) if self._mode == 'auto' else 0.0
+        pause = self._waiting
         if pause > 0:
             return min(pause, IDLE)
         room = self._room - len(shard.busy)
@@ -238,7 +247,7 @@ class Sender:
             shard, one = self._line[0]
             now = self._monotonic()
             auto = self._mode == 'auto'
-            if self._mode == 'off' or (auto and not self.breaker.admit(now)):
+            if self._mode == 'off' or self._waiting > 0 or (auto and not self.breaker.admit(now)):
                 return  # _fill comes back to it
             self._line.popleft()
             if self._clock() > one.since + self._settings['push.lifetime']:
@@ -248,7 +257,7 @@ class Sender:
                 continue
             was_open, self._used = self.breaker.open, now
             try:
-                answer = self._service.notify(one.token)
+                told = self._service.notify(one.token)
             except BaseException as error:
                 # Not known what became of it: it is still due, and is taken again.
                 self.breaker.unasked()
@@ -257,29 +266,32 @@ class Sender:
                     raise
                 _log.exception('request failed', error)
                 return
-            self.breaker.told(answer, self._monotonic())
+            self.breaker.told(told, self._monotonic())
+            if told.wait:
+                _log.warning('service asks to wait', seconds=math.ceil(told.wait))
+                self.wake()
             if auto and self.breaker.open is not was_open:
                 (_log.info if was_open else _log.warning)(
                     'service answers again' if was_open else 'service does not answer'
                 )
                 self.wake()
-            self._decide(shard, self._outcome(one, answer))
+            self._decide(shard, self._outcome(one, told))
 
     @property
     def _connections_allowed(self) -> int:
         allowed: int = self._settings['push.connections']
         return allowed
 
-    def _outcome(self, one: DueToken, answer: Answer) -> Settled:
-        self.counts[answer.value] += 1
-        if answer is Answer.TAKEN:
+    def _outcome(self, one: DueToken, told: Told) -> Settled:
+        self.counts[told.answer.value] += 1
+        if told.answer is Answer.TAKEN:
             self.unwritten += 1
             return Settled(one.id, one.news)
-        if answer is Answer.GONE:
+        if told.answer is Answer.GONE:
             return Settled(one.id, one.news, gone=True)
         tries = one.tries + 1
         moment = next_try(
-            answer,
+            told,
             tries,
             one.since,
             self._clock(),

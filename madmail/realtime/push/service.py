@@ -5,14 +5,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 from gevent.ssl import SSLContext
 
+from madmail.delivery import retry_after
 from madmail.delivery.exchanger import BadUrl, Place, place
 from madmail.delivery.pull_client import Failed, PullClient
 from madmail.delivery.tls_policy import contexts
-from madmail.realtime.push.schedule import Answer, meaning
+from madmail.realtime.push.schedule import LONGEST_PAUSE, Answer, Told, meaning
 from madmail.settings import Settings
 
 TEXT_LIMIT = 65536  # octets of an answer
@@ -36,12 +38,12 @@ class Service:
         url: str = self._settings['push.url']
         return url
 
-    def notify(self, token: str) -> Answer:
+    def notify(self, token: str) -> Told:
         """One request.  Blocks the greenlet for `push.timeout` at most; does not raise."""
         try:
             client = self._client()
         except BadUrl:
-            return Answer.DOWN
+            return Told(Answer.DOWN)
         where = self._place
         try:
             answer = client.ask(
@@ -53,12 +55,13 @@ class Service:
                 timeout=self._settings['push.timeout'],
             )
         except Failed:
-            return Answer.DOWN
+            return Told(Answer.DOWN)
         if where is self._place:
             self._idle.append(client)
         else:
             client.close()
-        return meaning(answer.status)
+        wait = retry_after.seconds(answer.status, answer.fields, time.time(), LONGEST_PAUSE)
+        return Told(meaning(answer.status), wait)
 
     def close(self) -> None:
         """Connections that nobody uses just now."""

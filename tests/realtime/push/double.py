@@ -26,8 +26,8 @@ class Request(NamedTuple):
     token: str
 
 
-# What to do with a request: an HTTP status, or how to misbehave.
-Behaviour = int | str
+# What to do with a request: an HTTP status, one with fields, or how to misbehave.
+Behaviour = int | str | tuple[int, dict[str, str]]
 BEHAVIOURS = ('hang', 'reset', 'close', 'garbage', 'endless', 'redirect')
 
 
@@ -131,7 +131,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, service: NotificationService, behaviour: Behaviour) -> None:
         if isinstance(behaviour, int):
-            self.send_response(behaviour)
+            behaviour = behaviour, {}
+        if isinstance(behaviour, tuple):
+            status, fields = behaviour
+            self.send_response_only(status)
+            for field in fields.items():
+                self.send_header(*field)
             self.send_header('Content-Length', '2')
             self.end_headers()
             self.wfile.write(b'ok')

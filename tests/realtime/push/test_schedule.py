@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from madmail.realtime.push import schedule
-from madmail.realtime.push.schedule import Answer, Breaker, meaning, next_try
+from madmail.realtime.push.schedule import Answer, Breaker, Told, meaning, next_try
 
 LIFETIME = 18_000.0
 FAILURES = (Answer.REFUSED, Answer.BUSY, Answer.DOWN)
@@ -34,13 +34,13 @@ def test_what_a_status_means(status: int, answer: Answer) -> None:
 
 
 def test_pauses_grow_eightfold() -> None:
-    moments = [next_try(Answer.DOWN, tries, 0, 0, LIFETIME, 1.0) for tries in range(1, 6)]
+    moments = [next_try(Told(Answer.DOWN), tries, 0, 0, LIFETIME, 1.0) for tries in range(1, 6)]
     assert moments == [8, 64, 512, 4096, 0]
 
 
 def test_what_is_refused_gets_a_second_try_and_no_more() -> None:
-    assert next_try(Answer.REFUSED, 1, 0, 0, LIFETIME, 1.0) == 8
-    assert next_try(Answer.REFUSED, 2, 0, 8, LIFETIME, 1.0) == 0
+    assert next_try(Told(Answer.REFUSED), 1, 0, 0, LIFETIME, 1.0) == 8
+    assert next_try(Told(Answer.REFUSED), 2, 0, 8, LIFETIME, 1.0) == 0
 
 
 @given(
@@ -59,7 +59,7 @@ def test_tries_are_few_spread_and_never_too_late(
         if now > since + LIFETIME:  # as the sender does
             break
         moments.append(now)
-        moment = next_try(answer, tries, since, now, LIFETIME, factor)
+        moment = next_try(Told(answer), tries, since, now, LIFETIME, factor)
         if not moment:
             break
         pause = moment - now
@@ -68,6 +68,29 @@ def test_tries_are_few_spread_and_never_too_late(
         now = moment + delay
     assert len(moments) <= schedule.TRIES
     assert all(since <= moment <= since + LIFETIME for moment in moments)
+
+
+def test_no_try_is_made_before_the_service_wants_it() -> None:
+    asked = Told(Answer.BUSY, 100.0)
+    assert next_try(asked, 1, 0, 0, LIFETIME, 1.2) == 120
+    assert next_try(asked, 3, 0, 0, LIFETIME, 1.0) == 512
+    assert next_try(asked, 1, 0, 0, 99, 1.0) == 0  # nobody wants it so late
+    assert next_try(asked, 5, 0, 0, LIFETIME, 1.0) == 0
+
+
+def test_who_asks_to_be_left_alone_is_and_not_for_ever() -> None:
+    breaker = Breaker()
+    breaker.told(Told(Answer.BUSY, 100.0), 0.0)
+    breaker.told(Told(Answer.BUSY, 5.0), 1.0)  # asked before that
+    breaker.told(Told(Answer.TAKEN), 2.0)
+    assert breaker.wait(10.0) == breaker.held(10.0) == 90
+    assert not breaker.admit(99.0)
+    assert not breaker.open  # it is there
+    assert breaker.admit(100.0)
+    breaker.told(Told(Answer.DOWN, 1e9), 200.0)
+    assert breaker.held(200.0) == schedule.LONGEST_PAUSE
+    breaker.close()
+    assert breaker.admit(200.0)
 
 
 def test_spread_is_between_none_and_a_fifth() -> None:
@@ -111,7 +134,7 @@ class BreakerModel(RuleBasedStateMachine):
         probes = [place for place, probing in enumerate(self.under_way) if probing]
         self.under_way.pop(probes[0] if probes else which % len(self.under_way))
         was_open = self.breaker.open
-        self.breaker.told(answer, self.now)
+        self.breaker.told(Told(answer), self.now)
         self.row = self.row + 1 if answer is Answer.DOWN else 0
         if self.breaker.open and not was_open:
             self.opened_at = self.now
@@ -146,15 +169,15 @@ def test_the_pause_doubles_up_to_its_limit() -> None:
     now, pauses = 0.0, []
     for _ in range(schedule.THRESHOLD - 1):
         assert breaker.admit(now)
-        breaker.told(Answer.DOWN, now)
+        breaker.told(Told(Answer.DOWN), now)
     for _ in range(8):
         assert breaker.admit(now)
-        breaker.told(Answer.DOWN, now)
+        breaker.told(Told(Answer.DOWN), now)
         pauses.append(breaker.wait(now))
         now += pauses[-1]
     assert pauses == [60, 120, 240, 480, 960, 1800, 1800, 1800]
     assert breaker.admit(now)
-    breaker.told(Answer.GONE, now)  # the service answers
+    breaker.told(Told(Answer.GONE), now)  # the service answers
     assert not breaker.open
     assert breaker.wait(now) == 0
 
@@ -164,8 +187,8 @@ def test_only_real_outages_open_it(answer: Answer) -> None:
     breaker = Breaker()
     for _ in range(100):
         assert breaker.admit(0.0)
-        breaker.told(answer, 0.0)
+        breaker.told(Told(answer), 0.0)
     for _ in range(schedule.THRESHOLD - 1):
-        breaker.told(Answer.DOWN, 0.0)
-    breaker.told(answer, 0.0)
+        breaker.told(Told(Answer.DOWN), 0.0)
+    breaker.told(Told(answer), 0.0)
     assert not breaker.open

@@ -24,6 +24,7 @@ from tests.realtime.push.double import NotificationService
 from tests.tls.authority import Authority
 
 real_time = time.time
+WHEN = 'Sunday, 06-Nov-94 08:50:37 GMT'
 
 
 class StoreBox:
@@ -246,6 +247,60 @@ def test_trouble_is_tried_again_later(
     world.rest(2)
     world.until(lambda: world.waiting() == 0)
     assert world.sender.breaker.failures == 0  # it answered
+
+
+@pytest.mark.parametrize('mode', ['auto', 'on'])
+@pytest.mark.parametrize('status', [429, 503])
+def test_a_service_that_says_how_long_to_wait_is_left_alone(
+    make: Make, service: NotificationService, status: int, mode: str
+) -> None:
+    world = make(push__mode=mode)
+    world.device('ann', 'phone')
+    world.device('bob', 'other', shard=1)
+    service.script = [(status, {'Retry-After': '300'})]
+    world.deliver('ann')
+    world.rest(1)
+    assert world.sender.statistics()['push_paused']
+    world.deliver('bob', shard=1)  # nor is anybody else told meanwhile
+    for _ in range(4):
+        world.later(70)
+        world.rest(1)
+    world.later(25)
+    assert sorted(world.rest(3)) == ['other', 'phone', 'phone']
+    world.until(lambda: world.waiting() == 0)
+    assert not world.sender.statistics()['push_paused']
+    assert world.sender.counts['given_up'] == 0
+
+
+def test_a_date_counts_by_the_clock_of_the_service(
+    make: Make, service: NotificationService
+) -> None:
+    world = make()
+    world.device('ann', 'phone')
+    service.script = [(503, {'Date': 'Sun, 06 Nov 1994 08:49:37 GMT', 'Retry-After': WHEN})]
+    world.deliver('ann')
+    world.rest(1)
+    world.later(55)
+    world.rest(1)
+    world.later(10)
+    world.rest(2)
+
+
+def test_nobody_waits_longer_than_half_an_hour_nor_for_an_answer_that_is_final(
+    make: Make, service: NotificationService
+) -> None:
+    world = make()
+    world.device('ann', 'phone')
+    service.script = [(200, {'Retry-After': '300'}), (429, {'Retry-After': '9' * 5000})]
+    world.deliver('ann')
+    world.rest(1)
+    world.until(lambda: world.waiting() == 0)
+    world.deliver('ann')
+    world.rest(2)
+    world.later(1790)
+    world.rest(2)
+    world.later(15)
+    world.rest(3)
 
 
 def test_who_does_not_answer_in_time_is_tried_again(
