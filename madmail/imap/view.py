@@ -24,6 +24,7 @@ from madmail.imap.syntax import (
     MAX_NUMBER,
     Bad,
 )
+from madmail.shard.turns import yield_to_others
 
 if TYPE_CHECKING:
     from madmail.imap.context import Contexts
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Change = tuple[int, int, tuple[str, ...], int]  # uid, flags, keywords, modseq
 Ranges = list[tuple[int, int]]  # ascending and disjoint, both ends included
 
+MANY = 200  # ranges of a set resolved before others get a turn
 MAX_CHANGES = 1000  # flag changes kept for a session; above, they are read again when told
 
 
@@ -163,10 +165,12 @@ class View:
             ]
             if pairs:
                 self.uid_at(pairs[0][0])  # load once, from the lowest
-            found = [
-                (self.uid_at(low), self.uid_at(high) if high != low else self.uid_at(low))
-                for low, high in pairs
-            ]
+            found = []
+            for low, high in pairs:
+                first = self.uid_at(low)
+                found.append((first, self.uid_at(high) if high != low else first))
+                if len(found) % MANY == 0:
+                    yield_to_others()
         if found:
             self.box.load(found[0][0])
         return found

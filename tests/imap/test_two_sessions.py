@@ -10,6 +10,7 @@ import gevent
 import pytest
 
 from madmail.imap import mailbox as mailboxes
+from madmail.imap import session as sessions
 from madmail.imap.view import View
 from madmail.shard.wire import OUTPUT_LIMIT
 from madmail.store.interface import FlagUpdate, NewMessage
@@ -184,3 +185,30 @@ def test_keepalive_does_not_come_within_a_response(
     answer = client.take(lambda: not client.session.working)
     assert b'Still here' not in answer[: answer.rindex(b')\r\n')]
     assert answer.count(b'x' * PLENTY) == 1
+
+
+def test_commands_that_find_nothing_let_others_run(
+    shard: ShardDouble, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = shard.store.mailbox(shard.account().id, 'INBOX')
+    assert row is not None
+    shard.store.append(row.id, [NewMessage(MemoryBody(b'x')) for _ in range(1000)])
+    for first in range(1, 1001, 100):
+        shard.store.store_flags(row.id, range(first, first + 100), FlagUpdate('add', 1))
+    client = login()
+    client.ask('SELECT INBOX')
+    client.ask('ENABLE CONDSTORE')
+    turns: list[None] = []
+    monkeypatch.setattr(sessions, 'share', lambda: -1.0)
+    monkeypatch.setattr(sessions, 'yield_to_others', lambda: turns.append(None))
+    assert b' OK ' in client.ask('UID FETCH 2000 (FLAGS) (CHANGEDSINCE 1)')
+    assert len(turns) >= 5
+    turns.clear()
+    assert b' OK ' in client.ask('UID FETCH 1:1000 (UID) (CHANGEDSINCE 1 PARTIAL 2000:2001)')
+    assert len(turns) >= 5
+    shard.store.store_flags(row.id, range(1, 1001), FlagUpdate('add', 8))
+    shard.store.expunge(row.id, range(1, 1000))
+    turns.clear()
+    odd = ','.join(map(str, range(1, 1000, 2)))
+    assert b' OK ' in client.ask(f'UID FETCH {odd} (FLAGS)')
+    assert len(turns) >= 500

@@ -74,7 +74,7 @@ def fetch(session: ImapSession, command: Command) -> bytes:
     if 'MODSEQ' in kinds or arguments.changed_since is not None:
         session.enable('CONDSTORE')  # RFC 7162 3.1
     if arguments.partial is not None:
-        ranges = _part(view, ranges, arguments.partial, arguments.changed_since)
+        ranges = _part(session, view, ranges, arguments.partial, arguments.changed_since)
     if arguments.changed_since is not None:
         return _changed(session, view, ranges, arguments)
     for low, high in ranges:
@@ -85,6 +85,7 @@ def fetch(session: ImapSession, command: Command) -> bytes:
             for row in rows:
                 answer(session, view, row, arguments)
                 session.check()
+            session.check()  # thousands of ranges may hold no message
             session.progress(low, view.uid_end)
     if view.awaits_expunge(ranges):
         # RFC 5530 3; not NO, which some clients take for an answer without any data
@@ -93,7 +94,11 @@ def fetch(session: ImapSession, command: Command) -> bytes:
 
 
 def _part(
-    view: View, ranges: Ranges, partial: tuple[int, int], changed_since: int | None
+    session: ImapSession,
+    view: View,
+    ranges: Ranges,
+    partial: tuple[int, int],
+    changed_since: int | None,
 ) -> Ranges:
     """RFC 9394 3.3: of the messages that would be answered, those of a part; may switch."""
     uids = view.uids(ranges)
@@ -102,6 +107,7 @@ def _part(
         while rows := view.box.store.changed_since(view.box.id, changed_since, ROWS):
             changed_since = rows[-1].modseq
             changed.update(row.uid for row in rows)
+            session.pause()
         uids = array('I', [uid for uid in uids if uid in changed])
     return runs(uids[part(partial, len(uids))])
 
@@ -129,6 +135,7 @@ def _changed(session: ImapSession, view: View, ranges: Ranges, arguments: Fetch)
         for entry in entries:
             answer(session, view, entry, arguments)
             session.check()
+        session.check()  # there may be thousands outside of the set
     return b'OK Fetch completed'
 
 
