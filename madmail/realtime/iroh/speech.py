@@ -15,6 +15,7 @@ from collections.abc import Callable
 from madmail.realtime.iroh import derp, handshake, messages, request
 from madmail.realtime.iroh.connection import OPEN, Connection
 from madmail.realtime.iroh.derp import KEY, Malformed
+from madmail.realtime.iroh.relay import RECEIVE, RECEIVE_SLOW
 from madmail.web.webimap import websocket
 
 PREAMBLE = struct.Struct('>Q')  # the number of the peer, see account.flood
@@ -28,6 +29,7 @@ class Silent:
     """What has nothing to say of its own accord."""
 
     __slots__ = ('_connection',)
+    receive = RECEIVE_SLOW
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -107,6 +109,7 @@ class Derp:
     """iroh 0.35, a frame after the other."""
 
     __slots__ = ('_connection',)
+    receive = RECEIVE
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -196,11 +199,12 @@ class _Socket:
     """WebSocket messages."""
 
     __slots__ = ('_connection', '_dialect', '_message', '_open', 'gone', 'packet', 'ping', 'pong')
+    receive = RECEIVE_SLOW
 
     def __init__(self, connection: Connection, dialect: messages.Dialect) -> None:
         self._connection = connection
         self._dialect = dialect
-        self._message = b''  # frames of a message that goes on
+        self._message: bytearray | bytes = b''  # frames of a message that goes on
         self._open = False  # such a message is under way
         self.packet = dialect.packet
         self.ping = dialect.ping
@@ -243,10 +247,12 @@ class _Socket:
             return
         if not final:
             self._connection.hold(len(payload))
-            self._message += payload
-            self._open = True
+            if not self._open:
+                self._message = bytearray()
+                self._open = True
+            self._message += payload  # in place, for there may be a great many
             return
-        whole = self._message + payload
+        whole = bytes(self._message) + payload
         self._connection.hold(-len(self._message))
         self._message = b''
         self._open = False

@@ -12,7 +12,16 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from madmail.realtime.iroh import connection, derp, handshake, messages, probe, relay, switchboard
+from madmail.realtime.iroh import (
+    connection,
+    derp,
+    handshake,
+    messages,
+    probe,
+    relay,
+    speech,
+    switchboard,
+)
 from madmail.realtime.iroh.speech import PREAMBLE
 from madmail.shard.address import connect
 from madmail.web.webimap import websocket
@@ -181,6 +190,45 @@ def test_a_message_may_be_in_parts(service: Service) -> None:
     assert two.receive() == bytes((derp.RECEIVE,)) + one.key + packet
     one.ping()
     assert service['held'] == 0
+
+
+class Talking:
+    """As much of a connection as a speech asks for."""
+
+    key = bytes(32)
+    speech: speech.OldSocket
+    held = 0
+
+    def talking(self) -> bool:
+        return True
+
+    def hold(self, octets: int) -> None:
+        self.held += octets
+
+
+def test_a_message_in_many_parts_is_put_together_in_place() -> None:
+    """Or each part would copy all that came before."""
+    connection = Talking()
+    speaking = speech.OldSocket(connection)  # type: ignore[arg-type]
+    connection.speech = speaking
+    part = masked(websocket.CONTINUATION, b'x', final=False)
+    speaking.received(memoryview(bytearray(masked(websocket.BINARY, b'x', final=False))))
+    message = speaking._message
+    speaking.received(memoryview(bytearray(part * 1000)))
+    assert speaking._message is message
+    assert len(message) == connection.held == 1001
+    speaking.received(memoryview(bytearray(masked(websocket.CONTINUATION, b'x'))))
+    assert connection.held == 0
+
+
+def test_of_pings_that_come_at_once_the_newest_is_answered(service: Service) -> None:
+    node = Node(service).hello()
+    node.ping()
+    numbers = [number.to_bytes(8, 'big') for number in range(50)]
+    node.stream.sendall(b''.join(derp.frame(derp.PING, number) for number in numbers))
+    assert node.receive() == (derp.PONG, numbers[-1])
+    node.stream.sendall(derp.frame(derp.PING, b'the next'))
+    assert node.receive() == (derp.PONG, b'the next')
 
 
 @pytest.mark.parametrize('protocol', messages.PROTOCOLS)
