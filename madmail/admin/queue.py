@@ -128,6 +128,29 @@ def purge(
     )
 
 
+def purge_of(
+    relay: Relay,
+    address: str,
+    *,
+    sender: bool = True,
+    recipient: bool = True,
+    dry_run: bool = False,
+) -> int:
+    """Remove the entries that are from or to an address, as asked; how many."""
+    wanted = address.lower()
+    found = [
+        entry
+        for entry in entries(relay)
+        if (sender and entry['mail_from'].lower() == wanted)
+        or (recipient and wanted in (one.lower() for one in entry['rcpt_to']))
+    ]
+    if not dry_run:
+        for entry in found:
+            shard, number = entry['id'].split('-')
+            relay.call_shard(int(shard), 'outbox_remove', entry_id=int(number))
+    return len(found)
+
+
 def _pages(relay: Relay, shard: int, domain: str = '') -> Iterator[dict[str, Any]]:
     after = 0
     while page := relay.call_shard(shard, 'outbox_list', after=after, domain=domain):

@@ -27,6 +27,7 @@ RESERVED = frozenset((
 # fmt: on
 SLUG = re.compile(r'[A-Za-z0-9]{3,40}')
 PREFIX = 'openpgp4fpr:'
+KEPT_FREE = 'reserved'  # what an operator writes for the url of a name nobody may take
 MOST = 100_000  # pages
 LETTERS = string.ascii_lowercase + string.digits
 
@@ -98,13 +99,12 @@ def reserve(relay: Relay, slug: str) -> None:
 
 
 def edit(relay: Relay, slug: str, url: str, name: str = '') -> dict[str, Any]:
-    """Refused: invalid, missing."""
-    kept = stored(url)
-    if not relay.control.change_share(slug, kept, ' '.join(name.split())[:80]):
+    """The url `reserved` keeps the name free, as `reserve` does.  Refused: invalid, missing."""
+    kept = '' if url.strip() == KEPT_FREE else stored(url)
+    name = ' '.join(name.split())[:80] if kept else ''
+    if not relay.control.change_share(slug, kept, name):
         raise Refused('missing', f'there is no contact page {slug}')
-    found = one(relay, slug)
-    assert found is not None
-    return found
+    return {'slug': slug, 'url': kept, 'name': name}
 
 
 def remove(relay: Relay, slug: str) -> None:

@@ -112,14 +112,15 @@ class Access:
             if identity:
                 load_loop_modules()  # as that user we may not be able to read them
                 identity.assume()
-            self.running = self._is_running()
-            if not self.running:
+            told = self._told()
+            self.running = told is not None
+            if told is None:
                 self._lock = lock(self.state_dir)
             self.control = Control(self.state_dir)
             # Stored values that are not in force, and why.
             self.unusable = overlay(settings, self.control.settings(), generation=True)
-            if self.running:
-                self.unusable = self._unusable()
+            if told is not None:
+                self.unusable = told
         except (Stop, OSError, sqlite3.Error, NewerVersion) as error:
             raise Failure(str(error)) from None
 
@@ -178,19 +179,17 @@ class Access:
         except OSError:
             raise Refused('unavailable', 'the relay does not answer') from None
 
-    def _unusable(self) -> dict[str, str]:
-        try:
-            told = control.ask(self.state_dir, {'command': 'unusable'})
-        except (control.NotRunning, control.Refused, OSError):
-            return {}
-        return dict(told or {})
+    def _told(self) -> dict[str, str] | None:
+        """What the master says is not in force, None without a master.  Raises Failure.
 
-    def _is_running(self) -> bool:
+        It answers that itself: a process that is stuck must not keep us from anything.
+        """
         try:
-            control.ask(self.state_dir, {'command': 'status'})
+            return dict(control.ask(self.state_dir, {'command': 'unusable'}) or {})
         except control.NotRunning:
-            return False
-        return True
+            return None
+        except (control.Refused, TimeoutError):
+            raise Failure('the relay does not answer') from None
 
     def _open(self, shard: int) -> _StoppedShard:
         try:

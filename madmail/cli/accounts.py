@@ -80,6 +80,11 @@ def add_yes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('-y', '--yes', action='store_true', help='do not ask')
 
 
+def no_question(parser: argparse.ArgumentParser) -> None:
+    """Take the -y of whoever gives it everywhere; nothing is asked anyway."""
+    parser.add_argument('-y', '--yes', action='store_true', help=argparse.SUPPRESS)
+
+
 def _random_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json-only', action='store_true', help='a bare JSON object')
 

@@ -9,7 +9,7 @@ from typing import Any
 from madmail.account import hashing
 from madmail.admin import accounts, transfer
 from madmail.admin.refused import Refused
-from madmail.cli import registration
+from madmail.cli import ports, registration, turn
 from madmail.cli.access import Access
 from madmail.cli.accounts import add_password, add_yes, given_password
 from madmail.cli.invocation import Invocation
@@ -40,8 +40,11 @@ def add_commands(commands: Any, options: Options) -> None:
     for name, words, function in (
         ('registration', ('open', 'token', 'close', 'closed', 'status'), registration.switch),
         ('jit', ('enable', 'disable', 'auto', 'status'), registration.jit),
+        ('turn', ('on', 'off', 'status'), turn.by_word),
+        ('logging', ('on', 'off', 'status'), ports.log_),
     ):
-        parser = verbs.add_parser(name, parents=options, help=f'as "madmail {name}"')
+        meant = 'log' if name == 'logging' else name
+        parser = verbs.add_parser(name, parents=options, help=f'as "madmail {meant}"')
         parser.add_argument('subverb', metavar='WORD', choices=words, help=', '.join(words))
         parser.set_defaults(function=function)
     hash_parser = commands.add_parser('hash', parents=options, help='hash a password')

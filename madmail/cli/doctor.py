@@ -26,7 +26,9 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser('completion', parents=options, help='script for a shell')
     parser.add_argument('shell', choices=manual.SHELLS)
     parser.set_defaults(function=completion)
-    parser = commands.add_parser('man', parents=options, help='the manual page')
+    parser = commands.add_parser(
+        'man', aliases=['generate-man'], parents=options, help='the manual page'
+    )
     parser.set_defaults(function=man)
 
 

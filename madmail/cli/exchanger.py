@@ -8,6 +8,7 @@ from typing import Any
 
 from madmail.admin import exchangers
 from madmail.cli.access import Access
+from madmail.cli.accounts import no_question
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Result, table
 from madmail.delivery.exchanger import INTERVAL, MODES, PROTOCOLS
@@ -45,7 +46,10 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         ('disable', enable, 'leave one alone', ()),
         ('poll', poll, 'fetch mail there now', ()),
     ):
-        verb(name, function, text, *alias).add_argument('name', metavar='NAME')
+        parser = verb(name, function, text, *alias)
+        parser.add_argument('name', metavar='NAME')
+        if function is remove:
+            no_question(parser)
 
 
 def _options(parser: argparse.ArgumentParser) -> None:

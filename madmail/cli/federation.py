@@ -7,7 +7,7 @@ from typing import Any
 
 from madmail.admin import federation
 from madmail.cli.access import Access
-from madmail.cli.accounts import day
+from madmail.cli.accounts import day, no_question
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result, counted, table
 from madmail.delivery.tracker import TRANSPORTS
@@ -43,12 +43,12 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         verb(name, function, text).add_argument(
             'domain', metavar='DOMAIN', help='a name, *.NAME for all below it, or an IP address'
         )
-    verb('flush', flush, 'remove all rules')
+    no_question(verb('flush', flush, 'remove all rules'))
     verb('list', list_, 'the policy and its rules')
     verb('status', status, 'what is in force')
     verb('servers', servers, 'with whom mail was exchanged, and how that goes')
     verb('dismiss-list', dismiss_list, 'domains whose mail is thrown away')
-    verb('dismiss-flush', dismiss_flush, 'throw nothing away any more')
+    no_question(verb('dismiss-flush', dismiss_flush, 'throw nothing away any more'))
 
 
 def policy(invocation: Invocation) -> Result:

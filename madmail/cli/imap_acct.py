@@ -9,7 +9,7 @@ import argparse
 from typing import Any
 
 from madmail.account import bearer
-from madmail.admin import mail, purge, quota, upkeep
+from madmail.admin import accounts, mail, purge, quota, upkeep
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
 from madmail.cli.progress import Bar
@@ -47,9 +47,7 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     limit_parser = add('appendlimit', append_limit, 'the largest message it may send', user=True)
     limit_parser.add_argument('-v', '--value', metavar='BYTES', help='-1 = none of its own')
     add('stat', stat, 'what the relay holds')
-    _add_quota(
-        verbs.add_parser('quota', parents=options, help='room of accounts'), options, 'quota '
-    )
+    _add_quota(verbs.add_parser('quota', parents=options, help='room of accounts'), options)
     purging = [
         add('purge-msgs', _purging('purge_user'), 'remove all messages of an account', user=True),
         add('purge-all', _purging('purge_all'), 'remove all messages of all accounts'),
@@ -64,17 +62,15 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     for parser in (remove_parser, *purging, unread_parser, unused_parser):
         parser.add_argument('-y', '--yes', action='store_true', help='do not ask')
     top = commands.add_parser('quota', parents=options, help='room of accounts')
-    _add_quota(top, options, '')
+    _add_quota(top, options)
 
 
-def _add_quota(
-    family: argparse.ArgumentParser, options: list[argparse.ArgumentParser], prefix: str
-) -> None:
+def _add_quota(family: argparse.ArgumentParser, options: list[argparse.ArgumentParser]) -> None:
     verbs = family.add_subparsers(dest='action', metavar='VERB', required=True)
 
     def add(name: str, function: Any, text: str, *arguments: str) -> None:
         parser = verbs.add_parser(name, parents=options, help=text)
-        parser.set_defaults(function=function, verb=f'{prefix}{name}')
+        parser.set_defaults(function=function)
         for argument in arguments:
             parser.add_argument(argument, metavar=argument.upper())
 
@@ -100,7 +96,7 @@ def create(invocation: Invocation) -> Result:
     password = arguments.password or bearer.fresh(16)
     with Access(invocation.load()) as access:
         address = access.address(arguments.user)
-        access.call(address, 'account_create', password=password.encode())
+        accounts.create(access, address, password.encode())
         folders = []
         if not arguments.no_specialuse:
             for special in FOLDERS:

@@ -13,11 +13,12 @@ from madmail.cli.result import Result, size, table
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     family = commands.add_parser('iroh', parents=options, help='the relay of WebXDC channels')
-    family.set_defaults(function=status, verb='status')
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(function=status, verb='status')
     for name, function, text in (
         ('status', status, 'how it stands, and what clients are told'),
         ('enable', switch, 'switch it on'),
+        ('install', install, 'switch it on: it is a part of this program'),
         ('disable', switch, 'switch it off; clients then use those of other operators'),
     ):
         verbs.add_parser(name, parents=options, help=text).set_defaults(function=function)
@@ -52,3 +53,17 @@ def switch(invocation: Invocation) -> Result:
         iroh.turn(relay, on)
     text = 'on' if on else 'off'
     return Result({'enabled': on, 'reload_required': False}, f'The iroh relay is {text}.')
+
+
+def install(invocation: Invocation) -> Result:
+    with Access(invocation.load()) as relay:
+        iroh.turn(relay, True)
+        url = iroh.state(relay)['relay_url']
+    data = {
+        'configured': True,
+        'config_updated': False,
+        'enabled': True,
+        'relay_url': url,
+        'reload_required': False,
+    }
+    return Result(data, f'The iroh relay is on; clients are told {url or "nothing"}.')

@@ -7,6 +7,7 @@ Exit codes: 0 done, 1 failed or declined, 2 wrong usage; `run` has more, see
 from __future__ import annotations
 
 import argparse
+import sqlite3
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -136,6 +137,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Refused, SettingError) as failure:
         report(str(failure), as_json=invocation.json)
         return FAILED
+    except (OSError, sqlite3.Error) as failure:
+        # a disk that is full or read only, for example
+        report(_trouble(failure), as_json=invocation.json)
+        return FAILED
     except Declined:
         if invocation.json:
             report('declined', as_json=True)
@@ -145,6 +150,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if parsed.command != 'run':
         show(result, name, as_json=invocation.json)
     return result.exit_code
+
+
+def _trouble(failure: OSError | sqlite3.Error) -> str:
+    if isinstance(failure, OSError) and failure.strerror:
+        where = f'{failure.filename}: ' if failure.filename else ''
+        return f'{where}{failure.strerror}'
+    return f'{failure}' or type(failure).__name__
 
 
 def show(result: Result, command: str, *, as_json: bool) -> None:

@@ -130,10 +130,10 @@ def message_size(invocation: Invocation) -> Result:
 
 
 def log_(invocation: Invocation) -> Result:
-    verb = invocation.arguments.verb
+    verb = getattr(invocation.arguments, 'subverb', None) or invocation.arguments.verb
     with Access(invocation.load()) as access:
         if verb != 'status':
-            target = 'off' if verb == 'off' else invocation.arguments.target
+            target = 'off' if verb == 'off' else getattr(invocation.arguments, 'target', 'stderr')
             settings.change(access, 'log', target)
         target = str(access.settings['log'])
     return Result(

@@ -26,8 +26,8 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         parents=options,
         help='the Shadowsocks proxy, a way here from networks that block this relay',
     )
-    family.set_defaults(command='proxy', function=status, verb='status')
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(command='proxy', function=status, verb='status')
 
     def verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = verbs.add_parser(name, parents=options, help=text)
@@ -43,8 +43,8 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         ('port', 'where it listens', port),
     ):
         parser = verb(verbs, name, function, text)
-        parser.set_defaults(action='status')
         actions = parser.add_subparsers(dest='action', metavar='VERB')
+        parser.set_defaults(action='status')  # now that `action` is known
         verb(actions, 'status', function, 'what is in force')
         set_parser = verb(actions, 'set', function, 'another one')
         if name == 'password':

@@ -13,15 +13,15 @@ from madmail.admin.purge import age
 from madmail.cli.access import Access
 from madmail.cli.invocation import Invocation
 from madmail.cli.progress import Bar
-from madmail.cli.result import Result, counted, duration, size, table
+from madmail.cli.result import Failure, Result, counted, duration, size, table
 
 WIDTH = 60  # characters of an error in a table
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     family = commands.add_parser('queue', parents=options, help='mail that waits for other relays')
-    family.set_defaults(function=status, verb=None)
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(function=status, verb='status')
 
     def verb(name: str, function: Any, text: str, *aliases: str) -> Any:
         parser = verbs.add_parser(name, parents=options, help=text, aliases=aliases)
@@ -45,6 +45,17 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     remove_parser.add_argument('id', metavar='ID')
     purge_parser = verb('purge', purge, 'remove many: all, of a domain, the old', 'clear')
     which(purge_parser, required=False)
+    purge_parser.add_argument(
+        'user', metavar='USER', nargs='?', default='', help='what is from or to an address'
+    )
+    for side in ('sender', 'recipient'):
+        purge_parser.add_argument(
+            f'--{side}',
+            choices=('true', 'false'),
+            nargs='?',
+            const='true',
+            help=f'whether USER counts as the {side}; true',
+        )
     purge_parser.add_argument('--older', metavar='AGE', help='that waits longer, such as 24h or 7d')
     purge_parser.add_argument('--dry-run', action='store_true', help='count, remove nothing')
     for parser in (remove_parser, purge_parser):
@@ -139,6 +150,10 @@ def remove(invocation: Invocation) -> Result:
 
 def purge(invocation: Invocation) -> Result:
     arguments = invocation.arguments
+    if arguments.user:
+        return _purge_of(invocation)
+    if arguments.sender or arguments.recipient:
+        raise Failure('--sender and --recipient need USER')
     older = age(arguments.older) if arguments.older else 0
     domain = spelled(arguments.domain) if arguments.domain else ''
     what = f'mail that waits for {domain}' if domain else 'all mail that waits for other relays'
@@ -160,6 +175,28 @@ def purge(invocation: Invocation) -> Result:
         data['dry_run'] = True
     verb = 'would be removed' if arguments.dry_run else 'removed'
     return Result(data, f'{counted(done.count, "message")} {verb}.')
+
+
+def _purge_of(invocation: Invocation) -> Result:
+    arguments = invocation.arguments
+    if arguments.all or arguments.domain or arguments.older:
+        raise Failure('USER goes with --sender, --recipient and --dry-run only')
+    sides = {side: getattr(arguments, side) != 'false' for side in ('sender', 'recipient')}
+    if not any(sides.values()):
+        raise Failure('with --sender=false and --recipient=false nothing is meant')
+    words = ' or '.join(
+        {'sender': 'from', 'recipient': 'to'}[side] for side in sides if sides[side]
+    )
+    with Access(invocation.load()) as access:
+        user = arguments.user if '@' in arguments.user else access.address(arguments.user)
+        if not arguments.dry_run:
+            invocation.confirm(f'Remove mail {words} {user} that waits, so that it is never sent?')
+        count = queue.purge_of(access, user, dry_run=arguments.dry_run, **sides)
+    data: dict[str, Any] = {'deleted': count, 'username': user, **sides}
+    if arguments.dry_run:
+        data['dry_run'] = True
+    verb = 'would be removed' if arguments.dry_run else 'removed'
+    return Result(data, f'{counted(count, "message")} {verb}.')
 
 
 def _since(moment: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from madmail.admin import registration, tokens
 from madmail.cli.access import Access
+from madmail.cli.accounts import no_question
 from madmail.cli.invocation import Invocation
 from madmail.cli.result import Result, table
 
@@ -41,6 +42,8 @@ def add_commands(commands: Any, options: Options) -> None:
         parser = verbs.add_parser(name, parents=options, help=text)
         parser.add_argument('token', metavar='TOKEN')
         parser.set_defaults(function=function)
+        if function is delete:
+            no_question(parser)
 
 
 def add_registration(commands: Any, options: Options) -> None:

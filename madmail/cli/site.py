@@ -42,7 +42,9 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     parser.add_argument('slug', metavar='SLUG')
     parser.add_argument('-y', '--yes', action='store_true', help='do not ask')
 
-    verbs = family('language', 'language of the public pages')
+    parser = commands.add_parser('language', parents=options, help='language of the public pages')
+    verbs = parser.add_subparsers(dest='verb', metavar='VERB')
+    parser.set_defaults(function=language, verb='status')
     verb(verbs, 'status', language, 'what is in force')
     parser = verb(verbs, 'set', language, "one for all visitors, or auto for each one's own")
     parser.add_argument('language', choices=('auto', *words.LANGUAGES))
@@ -71,7 +73,7 @@ def sharing_list(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
         found = shares.all_(access)
     entries = [
-        {**one, 'url': one['url'] or 'reserved', 'created_at': one.pop('created')} for one in found
+        {'created_at': one.pop('created'), **one, 'url': one['url'] or 'reserved'} for one in found
     ]
     rows = [(e['slug'], e['name'], day(e['created_at']), e['url']) for e in entries]
     text = table(('name', 'contact', 'since', 'leads to'), rows) if rows else 'No contact pages.'
@@ -80,13 +82,16 @@ def sharing_list(invocation: Invocation) -> Result:
 
 def sharing_write(invocation: Invocation) -> Result:
     arguments = invocation.arguments
+    if arguments.verb == 'create' and arguments.url.strip() == shares.KEPT_FREE:
+        return sharing_reserve(invocation)
     with Access(invocation.load()) as access:
         if arguments.verb == 'edit':
             one = shares.edit(access, arguments.slug, arguments.url, arguments.name)
         else:
             one, _ = shares.create(access, arguments.slug, arguments.url, arguments.name)
     data = {'slug': one['slug'], 'url': arguments.url, 'name': one['name']}
-    return Result(data, f'/{one["slug"]} leads to {one["url"]}')
+    where = f'leads to {one["url"]}' if one['url'] else 'is kept free'
+    return Result(data, f'/{one["slug"]} {where}')
 
 
 def sharing_reserve(invocation: Invocation) -> Result:

@@ -13,8 +13,8 @@ from madmail.cli.result import Result, duration, size, table
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
     family = commands.add_parser('turn', parents=options, help='the TURN server, for calls')
-    family.set_defaults(function=status, verb='status')
     verbs = family.add_subparsers(dest='verb', metavar='VERB')
+    family.set_defaults(function=status, verb='status')
     for names, function, text in (
         (['status'], status, 'how it stands, and what clients are told'),
         (['on', 'enable'], switch, 'switch it on'),
@@ -52,8 +52,14 @@ def status(invocation: Invocation) -> Result:
     return Result(data, table(('', ''), rows).strip())
 
 
+def by_word(invocation: Invocation) -> Result:
+    """`creds turn on|off|status`."""
+    return (status if invocation.arguments.subverb == 'status' else switch)(invocation)
+
+
 def switch(invocation: Invocation) -> Result:
-    on = invocation.arguments.verb in ('on', 'enable')
+    word = getattr(invocation.arguments, 'subverb', None) or invocation.arguments.verb
+    on = word in ('on', 'enable')
     with Access(invocation.load()) as relay:
         turn.turn(relay, on)
     data = {'enabled': on, 'reload_required': False}

@@ -11,12 +11,16 @@ from madmail.cli.invocation import Invocation
 from madmail.cli.result import Failure, Result
 
 ORIGINS = 'webimap.cors_origins'
+SERVICES = ('webimap', 'websmtp')
+NOBODY = 'Pages of other origins are not allowed.'
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
-    def family(name: str, text: str, **more: Any) -> Any:
+    def family(name: str, text: str, function: Any, **more: Any) -> Any:
         parser = commands.add_parser(name, parents=options, help=text, **more)
-        return parser.add_subparsers(dest='verb', metavar='VERB', required=True)
+        verbs = parser.add_subparsers(dest='verb', metavar='VERB')
+        parser.set_defaults(command=name, function=function, verb='status', service=name)
+        return verbs
 
     def verb(verbs: Any, name: str, function: Any, text: str) -> argparse.ArgumentParser:
         parser: argparse.ArgumentParser = verbs.add_parser(name, parents=options, help=text)
@@ -24,17 +28,21 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
         return parser
 
     for name, text in (('webimap', 'reading mail over HTTP'), ('websmtp', 'sending over HTTP')):
-        verbs = family(name, text)
-        verb(verbs, 'status', switch, 'whether it is on').set_defaults(service=name)
-        verb(verbs, 'enable', switch, 'switch it on').set_defaults(service=name)
-        verb(verbs, 'disable', switch, 'switch it off').set_defaults(service=name)
-    verbs = family('webmail-cors', 'whose pages may use both', aliases=['webmail-dev'])
+        verbs = family(name, text, switch)
+        verb(verbs, 'status', switch, 'whether it is on')
+        verb(verbs, 'enable', switch, 'switch it on')
+        verb(verbs, 'disable', switch, 'switch it off')
+    verbs = family('webmail-cors', 'whose pages may use both', cors, aliases=['webmail-dev'])
     verb(verbs, 'status', cors, 'what is in force')
     for name, text in (('set', 'these only'), ('add', 'one more'), ('remove', 'one less')):
         verb(verbs, name, cors, text).add_argument(
             'origin', metavar='ORIGIN', help='https://…, or *'
         )
     verb(verbs, 'reset', cors, 'as the file says')
+    verb(verbs, 'enable', both, 'switch webimap and websmtp on').add_argument(
+        'origin', metavar='ORIGIN', nargs='?', help='whose pages may use them, too'
+    )
+    verb(verbs, 'disable', both, 'switch webimap and websmtp off; the origins stay')
 
 
 def switch(invocation: Invocation) -> Result:
@@ -60,15 +68,33 @@ def cors(invocation: Invocation) -> Result:
             left = [one for one in known if one != origin]
             chosen = {'set': [origin], 'add': [*left, origin], 'remove': left}[verb]
             settings.change(access, ORIGINS, ','.join(chosen))
-        origins = list(access.settings[ORIGINS])
-        both = [bool(access.settings[f'{name}.enabled']) for name in ('webimap', 'websmtp')]
-    data = {
-        'status': 'enabled' if all(both) else 'disabled',
+        data = _state(access)
+    return Result(data, '\n'.join(data['cors_origins_list']) or NOBODY)
+
+
+def both(invocation: Invocation) -> Result:
+    on = invocation.arguments.verb == 'enable'
+    origin = getattr(invocation.arguments, 'origin', None)
+    with Access(invocation.load()) as access:
+        if origin:  # first, for it may be refused
+            known = [one for one in access.settings[ORIGINS] if one != origin]
+            settings.change(access, ORIGINS, ','.join([*known, origin]))
+        for name in SERVICES:
+            settings.change(access, f'{name}.enabled', 'true' if on else 'false')
+        data = _state(access)
+    text = f'webimap and websmtp are {"on" if on else "off"}.'
+    return Result({**data, 'origin': origin} if on else data, text)
+
+
+def _state(access: Access) -> dict[str, Any]:
+    origins = list(access.settings[ORIGINS])
+    on = [bool(access.settings[f'{name}.enabled']) for name in SERVICES]
+    return {
+        'status': 'enabled' if all(on) else 'disabled',
         'browser_access_enabled': bool(origins),
         'cors_origins': ','.join(origins),
         'cors_origins_list': origins,
-        'webimap_enabled': both[0],
-        'websmtp_enabled': both[1],
+        'webimap_enabled': on[0],
+        'websmtp_enabled': on[1],
         'auto_reflect_origin': '*' in origins,
     }
-    return Result(data, '\n'.join(origins) or 'Pages of other origins are not allowed.')
