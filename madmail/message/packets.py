@@ -7,7 +7,7 @@ algorithm, so there is no room for text; the SEIPD payload is only counted.
 
 from __future__ import annotations
 
-ESK_BODY_LIMIT = 1200  # octets; enough for RSA-8192 twice over
+ESK_BODY_LIMIT = 1800  # octets; ML-KEM-1024 with X448 has 1701, RSA-8192 has 1036
 ESK_LIMIT = 5000  # packets of one message
 
 _PKESK, _SKESK, _MARKER, _SEIPD = 1, 3, 10, 18
@@ -78,9 +78,27 @@ def _montgomery(body: bytes, at: int, version: int) -> bool:
     return size in (24, 32, 40)
 
 
-# Public-key algorithms and who may send them; post-quantum ones get a line here
-# when clients begin to use them.
-_ALGORITHMS = {1: _rsa, 2: _rsa, 16: _elgamal, 18: _ecdh, 25: _x25519, 26: _x448}
+def _ml_kem_768(body: bytes, at: int, version: int) -> bool:
+    """RFC 9980: ephemeral X25519 key, ML-KEM ciphertext, then as for X25519."""
+    return _montgomery(body, at + 32 + 1088, version)
+
+
+def _ml_kem_1024(body: bytes, at: int, version: int) -> bool:
+    """With X448; for keys of version 6 only."""
+    return version == 6 and _montgomery(body, at + 56 + 1568, version)
+
+
+# Public-key algorithms and who may send them.
+_ALGORITHMS = {
+    1: _rsa,
+    2: _rsa,
+    16: _elgamal,
+    18: _ecdh,
+    25: _x25519,
+    26: _x448,
+    35: _ml_kem_768,
+    36: _ml_kem_1024,
+}
 _INCOMING_ONLY = frozenset((16,))
 
 

@@ -113,6 +113,27 @@ def test_many_session_keys_pass_up_to_the_limit() -> None:
     assert line(gate(f.encrypted(keys + f.pkesk6() + f.seipd2()))[0]).startswith('523')
 
 
+@pytest.mark.parametrize('direction', list(Direction))
+def test_post_quantum_session_keys_pass_in_their_exact_form(direction: Direction) -> None:
+    fingerprint = b'\x21\6' + f.octets(32)
+    kem_768, kem_1024 = f.octets(32 + 1088), f.octets(56 + 1568)
+    wrapped = b'\x28' + f.octets(40)
+    in_clear = b'\x29\x09' + f.octets(40)
+
+    def code(data: bytes) -> int:
+        reply = gate(f.encrypted(data), direction=direction)[0].reply
+        return reply.code if reply else 0
+
+    assert code(f.pkesk6(35, kem_768 + wrapped, fingerprint) + f.seipd2()) == 0
+    assert code(f.pkesk6(35, kem_768 + wrapped) + f.pkesk6() + f.seipd2()) == 0
+    assert code(f.pkesk6(36, kem_1024 + wrapped, fingerprint) + f.seipd2()) == 0
+    assert code(f.pkesk3(35, kem_768 + in_clear) + f.pkesk3() + f.seipd1()) == 0
+    assert code(f.pkesk3(36, kem_1024 + in_clear) + f.seipd1()) == 523
+    assert code(f.pkesk6(35, kem_768 + wrapped + b'x') + f.seipd2()) == 523
+    assert code(f.pkesk6(35, kem_768[1:] + wrapped) + f.seipd2()) == 523
+    assert code(f.pkesk6(35, kem_1024 + wrapped) + f.seipd2()) == 523
+
+
 def test_bounded_stretches_of_the_body() -> None:
     good = f.armor(f.PACKETS_1)
     assert gate(f.around(good, preamble=b' \r\n' * 1000))[0].reply is None
