@@ -21,7 +21,7 @@ from madmail.account.address import ip_literal
 from madmail.delivery.dkim import Keys
 from madmail.delivery.dns import Resolver, Status
 from madmail.delivery.route import Hop, Router
-from madmail.delivery.tls_policy import TlsPolicies, contexts
+from madmail.delivery.tls_policy import NotKnown, TlsPolicies, contexts
 from madmail.delivery.transport_http import HttpClient, NotHere, Unsure
 from madmail.smtp.client import Broken, Connection, Phase
 from madmail.smtp.reply import Fault, Reply
@@ -38,6 +38,7 @@ UNSURE = Reply(451, '4.4.2', 'The other relay did not answer', 'unsure', Fault.P
 NOT_ALLOWED = Reply(
     451, '4.7.5', "The domain's own policy forbids this host", 'mta_sts', Fault.PEER
 )
+NO_TLSA = Reply(451, '4.7.5', "The host's TLSA records are not to be had", 'dane', Fault.PEER)
 
 _log = log.get('relaying')
 
@@ -185,7 +186,10 @@ class Relaying:
         return replies
 
     def _open(self, hop: Hop) -> Connection:
-        security = self._policies.security(hop)
+        try:
+            security = self._policies.security(hop)
+        except NotKnown:
+            raise Broken(Phase.CONNECT, 'dane', NO_TLSA) from None
         broken = Broken(Phase.CONNECT, 'the host has no address')
         for address in self._resolve(hop):
             try:

@@ -1,13 +1,15 @@
 """Where mail for a domain can be handed over: the hops, in the order to try them.
 
-An endpoint that the operator has set comes alone.  An IP literal is its own
-host.  Any other domain is its mail exchangers in order of preference, or
-itself where it names none (RFC 5321 5.1).  At every host the transports of
-`federation.transports` are tried in their order.
+An endpoint that the operator has set comes alone, and what the domain says of
+its own hosts does not concern it.  An IP literal is its own host.  Any other
+domain is its mail exchangers in order of preference, equal ones in an order of
+chance, or itself where it names none (RFC 5321 5.1).  At every host the
+transports of `federation.transports` are tried in their order.
 """
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -38,6 +40,7 @@ class Hop(NamedTuple):
     verify: bool = True  # whether its certificate must be right
     secure: bool = False  # whether DNSSEC proves that this host is meant
     relay: str = ''  # the mail domain, for policies that are published under it
+    insist: bool = False  # no SMTP unless TLS has proved the host: the operator says so
 
     @property
     def literal(self) -> bool:
@@ -55,7 +58,7 @@ class Router(NamedTuple):
         """At least one, or why there can be none (5xx) or none now (4xx)."""
         override = self.override(domain)
         if override is not None:
-            return self._overridden(override, domain)
+            return self._overridden(override)
         address = ip_literal(domain)
         if address is not None:
             return self._at(str(address), domain, verify=False, plain=True)
@@ -66,9 +69,12 @@ class Router(NamedTuple):
             return NO_DNS
         if answer.status is Status.NO_NAME:
             return NO_DOMAIN
-        hosts = [host for _, host in answer.values[:HOSTS_LIMIT]]
+        # RFC 5321 5.1: equal ones share the load.
+        found = sorted(answer.values, key=lambda one: (one[0], random.random()))
+        hosts = [host for _, host in found]
         if hosts == ['']:
             return NULL_MX
+        hosts = [host for host in hosts if host][:HOSTS_LIMIT]
         hops: list[Hop] = []
         for host in hosts or [domain]:
             hops += self._at(
@@ -86,28 +92,15 @@ class Router(NamedTuple):
             hops.append(Hop(transport, host, self._port(transport), PATH, verify, secure, domain))
         return hops
 
-    def _overridden(self, override: Override, domain: str) -> list[Hop]:
+    def _overridden(self, override: Override) -> list[Hop]:
+        host, path, verify = override.host, override.path or PATH, override.verify
         if override.scheme:
             port = override.port or self._port(override.scheme)
-            return [
-                Hop(
-                    override.scheme,
-                    override.host,
-                    port,
-                    override.path or PATH,
-                    override.verify,
-                    False,
-                    domain,
-                )
-            ]
-        hops = self._at(override.host, domain, verify=override.verify, plain=True)
+            return [Hop(override.scheme, host, port, path, verify, insist=verify)]
+        hops = [hop._replace(path=path) for hop in self._at(host, '', verify=verify, plain=True)]
         if not override.port:
-            return [hop._replace(path=override.path or PATH) for hop in hops]
-        return [
-            hop._replace(port=override.port, path=override.path or PATH)
-            for hop in hops
-            if hop.transport != 'smtp'
-        ] or hops
+            return hops
+        return [hop._replace(port=override.port) for hop in hops if hop.transport != 'smtp'] or hops
 
     def _port(self, transport: str) -> int:
         port: int = self.settings[f'federation.{transport}_port']

@@ -4,12 +4,16 @@ Whether a host is to be trusted at all is said by its hop; this adds what a doma
 publishes about itself:
 
     DANE      TLSA records of the host, where DNSSEC proves them (RFC 7672):
-              TLS is required and the certificate must be the published one
+              TLS is required and the certificate must be the published one;
+              only required where none is of usage 3, the one that is read here
     MTA-STS   a policy of mode `enforce` (RFC 8461): TLS is required, the
               certificate must be right, and the host must be in the policy
 
 Without either, STARTTLS is used where it is offered and proves nothing, as
 between all mail servers (RFC 7435).  What passes is encrypted end to end anyway.
+
+A policy that is in force is looked at again when the DNS gives it another id,
+and once a day.  What cannot be fetched then does not end it before its time.
 """
 
 from __future__ import annotations
@@ -36,6 +40,8 @@ POLICY_LIMIT = 65536  # octets of one
 POLICIES_LIMIT = 2000
 SHORTEST, LONGEST = 300, 31557600  # seconds a policy is kept, RFC 8461 3.2
 ABSENT_TIME = 3600  # seconds until a domain without a policy is asked again
+RETRY_TIME = 300  # seconds until one whose policy could not be fetched is, RFC 8461 3.3
+REFRESH_TIME = 86400  # seconds after which a policy is fetched anew, whatever its age may be
 HOSTS_LIMIT = 64
 
 _ID = re.compile(rb'v=STSv1\s*;(?:.*;)?\s*id=([A-Za-z0-9]{1,32})\s*;?', re.DOTALL)
@@ -87,6 +93,17 @@ def parse_policy(text: str) -> tuple[Policy, int] | None:
     return Policy(mode == 'enforce', hosts), max(SHORTEST, min(int(age), LONGEST))
 
 
+class _Known(NamedTuple):
+    ident: str  # that the DNS gave it, '' for none
+    until: float  # it holds
+    fresh: float  # until then nobody asks for it again under the same ident
+    policy: Policy
+
+
+class NotKnown(Exception):
+    """What the host demands of TLS could not be looked up."""
+
+
 class TlsPolicies:
     """What is known of the peers; one a courier."""
 
@@ -111,15 +128,26 @@ class TlsPolicies:
         return not policy.enforce or policy.allows(hop.host)
 
     def security(self, hop: Hop) -> Security:
-        """What to ask of TLS on this hop."""
+        """What to ask of TLS on this hop.  Raises NotKnown."""
+        if hop.insist:
+            return Security(self._verified, hop.host, True)
         name = None if hop.literal else hop.host
         if hop.literal or not hop.verify:
             return Security(self._unverified, name)
-        if hop.secure:
+        # RFC 7672 2.2.2: where the address is not proved, no TLSA record can be.
+        if hop.secure and self._resolver.addresses(hop.host).secure:
             answer = self._resolver.tlsa(f'_{hop.port}._tcp.{hop.host}')
-            usable = [one for one in answer.values if one.usage == 3 and one.matching <= 2]
+            if answer.status is Status.FAILED:
+                raise NotKnown  # RFC 7672 2.1.2: somebody may hide what is published
+            usable = [
+                one
+                for one in answer.values
+                if one.usage == 3 and one.selector <= 1 and one.matching <= 2
+            ]
             if answer.secure and usable:
                 return Security(self._unverified, name, True, lambda der: matches(usable, der))
+            if answer.secure and answer.values and not self._policy(hop).enforce:
+                return Security(self._unverified, name, True)  # RFC 7672 2.2
         if self._policy(hop).enforce:
             return Security(self._verified, name, True)
         return Security(self._unverified, name)
@@ -130,27 +158,32 @@ class TlsPolicies:
             return NO_POLICY
         now = self._clock()
         known = self._policies.get(domain)
-        if known is not None and known[0] > now:
-            return known[1]
-        found = self._look_up(domain)
-        if found is None and known is not None and known[1].enforce:
-            # RFC 8461 5: what cannot be fetched does not end what was promised.
-            found = known[1], ABSENT_TIME
-        policy, age = found or (NO_POLICY, ABSENT_TIME)
-        self._policies[domain] = (now + age, policy)
+        ident = self._ident(domain)
+        if known is not None and known.until <= now:
+            known = None
+        # RFC 8461 3.3: no id does not end a policy, another one asks for another look.
+        if known and (not ident or (ident == known.ident and known.fresh > now)):
+            return known.policy
+        text = self._fetch(f'mta-sts.{domain}') if ident else None
+        found = parse_policy(text) if text is not None else None
+        if found is not None:
+            policy, age = found
+            known = _Known(ident, now + age, now + min(age, REFRESH_TIME), policy)
+        elif known is not None:
+            known = known._replace(ident=ident, fresh=now + RETRY_TIME)
+        else:
+            known = _Known(ident, now + ABSENT_TIME, now + RETRY_TIME, NO_POLICY)
+        self._policies[domain] = known
         self._policies.move_to_end(domain)
         if len(self._policies) > POLICIES_LIMIT:
             self._policies.popitem(last=False)
-        return policy
+        return known.policy
 
-    def _look_up(self, domain: str) -> tuple[Policy, int] | None:
-        answer = self._resolver.txt(f'_mta-sts.{domain}')
-        if answer.status is not Status.FOUND:
-            return None
-        if sum(1 for text in answer.values if _ID.match(text)) != 1:
-            return None
-        text = self._fetch(f'mta-sts.{domain}')
-        return parse_policy(text) if text is not None else None
+    def _ident(self, domain: str) -> str:
+        """RFC 8461 3.1: the id of the policy a domain has; '' if it has none, or nobody knows."""
+        found = [_ID.match(text) for text in self._resolver.txt(f'_mta-sts.{domain}').values]
+        idents = [match[1].decode() for match in found if match is not None]
+        return idents[0] if len(idents) == 1 else ''
 
     def _fetch(self, host: str) -> str | None:
         """RFC 8461 3.3: over verified HTTPS, following no redirect."""
