@@ -120,7 +120,7 @@ class TlsPolicies:
         self._unverified = unverified
         self._clock = clock
         self._port = port
-        self._policies: OrderedDict[str, tuple[float, Policy]] = OrderedDict()
+        self._policies: OrderedDict[str, _Known] = OrderedDict()
 
     def allowed(self, hop: Hop) -> bool:
         """Whether the domain's MTA-STS policy lets its mail go to this host at all."""
