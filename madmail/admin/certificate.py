@@ -74,7 +74,7 @@ def orders(state_dir: Path) -> dict[str, Any]:
         'last_try': state.began or None,
         'last_success': state.obtained or None,
         'renew_at': renew_at,
-        'next_try': state.next if state.failures else None,
+        'next_try': acme_schedule.repeated(state, int(time.time())) or None,
         'failures': state.failures,
         'error': state.error or None,
         'error_type': state.word or None,

@@ -96,17 +96,18 @@ def files(directory: Path) -> Files:
 
 
 def held(directory: Path) -> Held | None:
-    """The certificate in place; None if there is none that can be read."""
+    """What is to be known of `certificate`; None if there is none."""
+    found = certificate(directory)
+    if found is None:
+        return None
     try:
-        pem = (directory / PEM_FILE).read_bytes()
-        certificate = x509.load_pem_x509_certificate(pem)
         return Held(
-            _unix(certificate.not_valid_before_utc),
-            _unix(certificate.not_valid_after_utc),
-            names_of(certificate),
-            certificate.fingerprint(hashes.SHA256()).hex(),
+            _unix(found.not_valid_before_utc),
+            _unix(found.not_valid_after_utc),
+            names_of(found),
+            found.fingerprint(hashes.SHA256()).hex(),
         )
-    except (OSError, ValueError):
+    except ValueError:
         return None
 
 
@@ -119,12 +120,24 @@ def names_of(certificate: x509.Certificate) -> frozenset[str]:
     return frozenset(str(name.value).lower() for name in found)
 
 
+def certificate(directory: Path) -> x509.Certificate | None:
+    """The certificate in place; None if there is none that can be read."""
+    try:
+        return x509.load_pem_x509_certificate((directory / PEM_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
 def key(directory: Path) -> ec.EllipticCurvePrivateKey | None:
-    """The key in use; None if there is none of the kind we make."""
+    """The key in use; None if there is none of the kind we make.
+
+    Raises OSError for a file that is there and cannot be read: no other key must take its
+    place for that.
+    """
     try:
         pem = (directory / PEM_FILE).read_bytes()
         found = serialization.load_pem_private_key(pem[pem.rindex(b'-----BEGIN') :], None)
-    except (OSError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError):
         return None
     return found if isinstance(found, ec.EllipticCurvePrivateKey) else None
 

@@ -1,8 +1,11 @@
 """When a certificate is ordered, and when not.
 
 Let's Encrypt allows five failures an hour for a name, and five certificates a week for
-the same names.  Failures are followed by a pause that doubles up to six hours; whoever
-asks, no more than four tries are made in an hour.
+the same names.  Failures are followed by a pause that doubles up to six hours, or is as long
+as the authority asks; whoever asks, no more than four tries are made in an hour.
+
+What is remembered was written by the clock of its time.  A moment that is further ahead than
+any pause is of a clock that was wrong, and counts for nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ HOUR, DAY = 3600, 86_400
 SHORT_LIFE = 10 * DAY  # of certificates that are renewed at half of their life
 FIRST_PAUSE, LONGEST_PAUSE = HOUR // 4, 6 * HOUR
 HOURLY = 4  # tries an hour, by whomever
+LONGEST_WAIT = DAY  # for which an authority may ask to be left alone
 REFUSED_TIME = 7 * DAY  # for which a name that was refused is not asked for again
+ASK_LEAST, ASK_MOST = HOUR, DAY  # between two questions when to renew
 RATE_LIMITED = 'rateLimited'  # RFC 8555 6.7
 
 
@@ -32,10 +37,8 @@ def renewal(not_before: int, not_after: int, suggested: int = 0) -> int:
 
 def wanted(first: str, others: Iterable[str], state: State, now: int) -> list[str]:
     """The names to order; a name besides the first that was refused lately is left out."""
-    return [
-        first,
-        *(name for name in others if now - state.refused.get(name, -REFUSED_TIME) >= REFUSED_TIME),
-    ]
+    refused = {name for name, when in state.refused.items() if 0 <= now - when < REFUSED_TIME}
+    return [first, *(name for name in others if name not in refused)]
 
 
 def due(held: Held | None, names: Iterable[str], source: str, state: State, now: int) -> int:
@@ -50,8 +53,17 @@ def due(held: Held | None, names: Iterable[str], source: str, state: State, now:
 
 def next_try(when_due: int, state: State, now: int) -> int:
     """The same with failures and the limit of tries in mind."""
-    when = max(when_due, state.next) if state.failures else when_due
-    return max(when, allowed(state, now))
+    return max(when_due, repeated(state, now), allowed(state, now))
+
+
+def repeated(state: State, now: int) -> int:
+    """When a failed try may be repeated; 0 = nothing stands against it."""
+    return state.next if state.failures and state.next <= now + LONGEST_WAIT + FIRST_PAUSE else 0
+
+
+def asks(state: State, now: int) -> bool:
+    """Whether the authority is to be asked when it wants the certificate to be renewed."""
+    return not now < state.ask_at <= now + ASK_MOST
 
 
 def allowed(state: State, now: int) -> int:
@@ -60,9 +72,12 @@ def allowed(state: State, now: int) -> int:
     return recent[-HOURLY] + HOUR if len(recent) >= HOURLY else now
 
 
-def pause(failures: int, word: str, spread: float) -> int:
-    """Seconds from the end of a failed try to the next one; `spread` is drawn from 0 to 1."""
+def pause(failures: int, word: str, spread: float, asked: float = 0.0) -> int:
+    """Seconds from the end of a failed try to the next one; `spread` is drawn from 0 to 1.
+
+    `asked` are the seconds for which the authority asked to be left alone.
+    """
     base = min(FIRST_PAUSE * 2 ** min(failures - 1, 16), LONGEST_PAUSE)
-    if word == RATE_LIMITED:
+    if word == RATE_LIMITED and not asked:
         base = LONGEST_PAUSE
-    return int(base * (1 + spread / 4))
+    return int(max(base * (1 + spread / 4), min(asked, LONGEST_WAIT) + spread * FIRST_PAUSE))

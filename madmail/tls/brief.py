@@ -60,7 +60,8 @@ class Brief:
         )
         process = subprocess.Popen(
             [sys.executable, '-m', 'madmail.tls.order'],
-            env={**os.environ, 'PYTHONPATH': path},
+            # The library takes dates that authorities give for local time.
+            env={**os.environ, 'PYTHONPATH': path, 'TZ': 'UTC'},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,  # it could say names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
@@ -55,7 +56,8 @@ def describe(settings: Settings, state_dir: Path) -> dict[str, Any]:
 
 
 def verifiable(settings: Settings, state_dir: Path) -> bool:
-    """Whether others can verify it: issued by somebody, for the domain, which is a name."""
+    """Whether others can verify it: issued by somebody, for the domain, which is a name, and not
+    ended."""
     domain = str(settings['domain'])
     if settings['tls.mode'] == 'self_signed' or ip_literal(domain) is not None:
         return False
@@ -67,8 +69,10 @@ def verifiable(settings: Settings, state_dir: Path) -> bool:
         return False
     name = domain.encode('idna').decode('ascii').lower()
     wanted = {name, f'*.{name.partition(".")[2]}'}
-    return found['cert_type'] == 'issued' and not wanted.isdisjoint(
-        one.lower() for one in found['sans']
+    return (
+        found['cert_type'] == 'issued'
+        and found['not_after'] > time.time()
+        and not wanted.isdisjoint(one.lower() for one in found['sans'])
     )
 
 

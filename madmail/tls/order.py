@@ -15,7 +15,6 @@ import http.client
 import json
 import random
 import signal
-import ssl
 import sys
 import time
 from collections.abc import Sequence
@@ -29,20 +28,19 @@ from acme import client, crypto_util, errors, messages
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from madmail import __version__
 from madmail.account.address import ip_literal
 from madmail.master.process import die_with_parent, name_process
-from madmail.tls import acme, acme_schedule, challenges
+from madmail.tls import acme, acme_network, acme_schedule, challenges
+from madmail.tls.acme_network import Network, Wait
 from madmail.tls.brief import ASK, BUSY, Brief, read
 from madmail.tls.challenge_server import ChallengeServer
 from madmail.tls.files import write
 
 TIME = 240.0  # seconds for an order
-REQUEST_TIME = 30  # seconds for an answer of the authority
 PROBE_TIME = 30.0  # seconds in which our own port 80 has to answer
-NONCE_TRIES = 8
+# What an authority says whether or not an order replaces something.
+FINAL = (acme_schedule.RATE_LIMITED, 'rejectedIdentifier')
 SHORT_LIVED = 'shortlived'  # the profile of IP addresses at Let's Encrypt
-ASK_LEAST, ASK_MOST = 3600, 86_400  # seconds between two questions when to renew
 
 
 class Failed(Exception):
@@ -53,23 +51,10 @@ class Failed(Exception):
         self.word = word
 
 
-class Network(client.ClientNetwork):
-    """The library's, more patient with nonces that are refused (RFC 8555 6.5)."""
-
-    def post(self, *args: Any, **kwargs: Any) -> requests.Response:
-        for _ in range(NONCE_TRIES):
-            try:
-                return self._post_once(*args, **kwargs)
-            except messages.Error as error:
-                if error.code != 'badNonce':
-                    raise
-        return self._post_once(*args, **kwargs)
-
-
 class Authority:
     """Our account at an authority."""
 
-    def __init__(self, brief: Brief) -> None:
+    def __init__(self, brief: Brief, wait: Wait) -> None:
         """Raises what `explain` understands."""
         self._brief = brief
         self._file = Path(brief.directory) / acme.ACCOUNT_FILE
@@ -82,7 +67,7 @@ class Authority:
         assert isinstance(private, ec.EllipticCurvePrivateKey)
         self._key = private
         self.jwk = josepy.JWKEC(key=private)
-        self._network = network(brief, self.jwk)
+        self._network = Network(self.jwk, brief.ca_file, wait)
         directory = client.ClientV2.get_directory(brief.source, self._network)
         self.client = client.ClientV2(directory, self._network)
         if kept.get('uri') and kept.get('email') == brief.email:
@@ -125,8 +110,24 @@ class Authority:
         }
         write(self._file, json.dumps(self._accounts, indent=1).encode())
 
-    def order(self, request: bytes, profile: str | None) -> messages.OrderResource:
-        """A new order; with another account if the authority has forgotten ours."""
+    def order(
+        self, request: bytes, profile: str | None, replaces: str = ''
+    ) -> messages.OrderResource:
+        """A new order; with another account if the authority has forgotten ours.
+
+        `replaces` is the identifier of the certificate that it is to replace (RFC 9773 5), ''
+        if there is none.
+        """
+        if replaces and getattr(self.client.directory, 'renewalInfo', None):
+            self._network.replaces = replaces
+            try:
+                return self.client.new_order(request, profile)
+            except (errors.ConflictError, messages.Error) as error:
+                if isinstance(error, messages.Error) and error.code in FINAL:
+                    raise
+                # It does not know that one as ours, or it has been replaced.
+            finally:
+                self._network.replaces = ''
         try:
             return self.client.new_order(request, profile)
         except messages.Error as error:
@@ -148,39 +149,20 @@ class Authority:
         return account
 
 
-def network(brief: Brief, key: josepy.JWK | None = None) -> Network:
-    """Raises Failed."""
-    verify: Any = True
-    if brief.ca_file:
-        try:
-            ssl.create_default_context(cafile=brief.ca_file)
-        except ssl.SSLError:
-            raise Failed('local', 'tls.acme_ca_file has no certificate in PEM') from None
-        except OSError as error:
-            raise Failed('local', f'tls.acme_ca_file: {error.strerror}') from None
-        verify = brief.ca_file
-    return Network(
-        key,
-        alg=josepy.ES256,
-        verify_ssl=verify,
-        user_agent=f'madmail/{__version__}',
-        timeout=REQUEST_TIME,
-    )
-
-
 # -- the order
 
 
-def order(brief: Brief, state: acme.State) -> None:
+def order(brief: Brief, state: acme.State, wait: Wait) -> None:
     """Get the certificate and put it in place.  Raises what `explain` understands."""
     directory = Path(brief.directory)
-    authority = Authority(brief)
+    authority = Authority(brief, wait)
     private = None if brief.new_key else acme.key(directory)
     private = private or ec.generate_private_key(ec.SECP256R1())
     names = list(brief.names)
+    replaces = _predecessor(brief, state)
     while True:
         try:
-            chain = issue(brief, authority, private, names)
+            chain = issue(brief, authority, private, names, replaces)
             break
         except (errors.ValidationError, messages.Error) as error:
             refused = _refused(error, names)
@@ -198,8 +180,21 @@ def order(brief: Brief, state: acme.State) -> None:
     state.ask_at = 0
 
 
+def _predecessor(brief: Brief, state: acme.State) -> str:
+    """The identifier of the certificate that this order replaces; '' if it is a first one."""
+    found = acme.certificate(Path(brief.directory))
+    if found is None or brief.trial or state.source != brief.source:
+        return ''
+    # RFC 9773 5: both have to have a name in common.
+    return acme_network.identifier(found) if brief.names[0] in acme.names_of(found) else ''
+
+
 def issue(
-    brief: Brief, authority: Authority, private: ec.EllipticCurvePrivateKey, names: Sequence[str]
+    brief: Brief,
+    authority: Authority,
+    private: ec.EllipticCurvePrivateKey,
+    names: Sequence[str],
+    replaces: str = '',
 ) -> bytes:
     """The chain for `names`, in PEM."""
     directory = Path(brief.directory)
@@ -210,7 +205,7 @@ def issue(
         ipaddrs=literals,
     )
     deadline = datetime.datetime.now() + datetime.timedelta(seconds=TIME)
-    wanted = authority.order(request, authority.profile(names))
+    wanted = authority.order(request, authority.profile(names), replaces)
     answers: list[tuple[Any, Any]] = []
     try:
         for one in wanted.authorizations:
@@ -281,11 +276,12 @@ def ask(brief: Brief, state: acme.State) -> None:
     """Ask the authority when it wants the certificate to be renewed (RFC 9773)."""
     directory = Path(brief.directory)
     now = int(time.time())
-    state.ask_at = now + random.randint(ASK_MOST // 4, ASK_MOST // 2)
+    most = acme_schedule.ASK_MOST
+    state.ask_at = now + random.randint(most // 4, most // 2)
     held = acme.held(directory)
     if held is None:
         return
-    net = network(brief)
+    net = Network(None, brief.ca_file, Wait())
     found = client.ClientV2(client.ClientV2.get_directory(brief.source, net), net)
     when, again = found.renewal_time((directory / acme.PEM_FILE).read_bytes())
     if state.renew_for != held.digest:
@@ -293,7 +289,7 @@ def ask(brief: Brief, state: acme.State) -> None:
     if when is not None:
         state.renew_at = int(when.timestamp())
         wait = int(again.timestamp()) - now
-        state.ask_at = now + min(max(wait, ASK_LEAST), ASK_MOST)
+        state.ask_at = now + min(max(wait, acme_schedule.ASK_LEAST), most)
 
 
 # -- failures
@@ -303,6 +299,8 @@ def explain(error: BaseException) -> tuple[str, str]:
     """A word and a sentence for what went wrong."""
     if isinstance(error, Failed):
         return error.word, str(error)
+    if isinstance(error, acme_network.Unfit):
+        return 'local', str(error)
     if isinstance(error, acme.Unfit):
         return 'unfit', str(error)
     if isinstance(error, errors.ValidationError):
@@ -317,6 +315,9 @@ def explain(error: BaseException) -> tuple[str, str]:
         details = [one.detail for one in error.subproblems or () if one.detail]
         text = ' '.join(filter(None, [error.detail or error.description or error.typ, *details]))
         return error.code or 'protocol', text
+    if (status := _status(error)) and (status == 429 or status >= 500):
+        word = acme_schedule.RATE_LIMITED if status == 429 else 'unreachable'
+        return word, f'the authority cannot be asked now (status {status})'
     if isinstance(error, errors.TimeoutError):
         return 'timeout', 'the authority did not decide in time'
     if isinstance(error, requests.exceptions.SSLError):
@@ -331,13 +332,23 @@ def explain(error: BaseException) -> tuple[str, str]:
     return 'protocol', f'the authority said what was not expected ({type(error).__name__})'
 
 
+def _status(error: BaseException) -> int:
+    """Of an answer that gives no reason; 0 if it is something else."""
+    for one in error.args if isinstance(error, errors.ClientError) else ():
+        for part in one if isinstance(one, tuple) else (one,):
+            if isinstance(part, requests.Response):
+                return part.status_code
+    return 0
+
+
 # -- the process
 
 
 def _json(path: Path) -> dict[str, Any]:
+    """What a file holds, nothing if that makes no sense.  Raises OSError."""
     try:
         found = json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -371,8 +382,9 @@ def _order(brief: Brief, directory: Path, state: acme.State) -> None:
         state.next = now + acme_schedule.pause(state.failures, '', random.random())
     acme.store(directory, state)
     server = ChallengeServer(directory, brief.listeners) if brief.listeners else None
+    wait = Wait()
     try:
-        order(brief, state)
+        order(brief, state, wait)
     except SystemExit:  # the relay ends; that is nobody's failure
         state.failures, state.next = failures, pause_ends
         acme.store(directory, state)
@@ -389,7 +401,9 @@ def _order(brief: Brief, directory: Path, state: acme.State) -> None:
             server.close()
     state.ended = int(time.time())
     if state.error and not brief.trial:
-        state.next = state.ended + acme_schedule.pause(state.failures, state.word, random.random())
+        state.next = state.ended + acme_schedule.pause(
+            state.failures, state.word, random.random(), wait.seconds
+        )
     acme.store(directory, state)
 
 

@@ -187,6 +187,8 @@ class Renewals:
                         break
             except acme.Busy:
                 self._wait = LEAST  # somebody orders by hand
+                if wish.request:
+                    self._wishes.insert(0, wish)
             except Exception as error:
                 _log.exception('certificate not looked after', error)
 
@@ -196,7 +198,7 @@ class Renewals:
         names = errand.names()
         now = int(time.time())
         state = acme.load(errand.directory)
-        if not wish.request and now >= state.ask_at and acme.held(errand.directory):
+        if not wish.request and acme_schedule.asks(state, now) and acme.held(errand.directory):
             self._run(errand.brief(names, wish, task=ASK))
         when = errand.next(names, now)
         if wish.request:

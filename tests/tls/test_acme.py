@@ -83,6 +83,13 @@ class TestSchedule:
         assert acme_schedule.pause(1, 'rateLimited', 0.0) == 6 * HOUR
         assert acme_schedule.pause(1, '', 1.0) == HOUR // 4 + HOUR // 16
 
+    def test_they_are_as_long_as_the_authority_asks_up_to_a_day(self) -> None:
+        assert acme_schedule.pause(1, 'rateLimited', 0.0, 60.0) == HOUR // 4
+        assert acme_schedule.pause(1, 'rateLimited', 0.0, 9 * HOUR) == 9 * HOUR
+        assert acme_schedule.pause(1, 'rateLimited', 1.0, 9 * HOUR) == 9 * HOUR + HOUR // 4
+        assert acme_schedule.pause(10, '', 0.0, 60.0) == 6 * HOUR
+        assert acme_schedule.pause(1, '', 0.0, 1e9) == DAY
+
     @given(st.lists(st.floats(0, 1), min_size=40, max_size=40))
     def test_no_hour_has_five_tries_however_it_fails(self, spreads: list[float]) -> None:
         state, now, tries = State(), NOW, []
@@ -102,6 +109,19 @@ class TestSchedule:
 
     def test_tries_of_a_clock_that_was_ahead_do_not_count(self) -> None:
         assert acme_schedule.allowed(State(tries=[NOW + DAY] * 8), NOW) == NOW
+
+    def test_nor_does_anything_else_that_it_has_left(self) -> None:
+        ahead = NOW + 400 * DAY
+        state = State(failures=3, next=ahead, ask_at=ahead, refused={'www.chat.example': ahead})
+        assert acme_schedule.next_try(NOW, state, NOW) == NOW
+        assert acme_schedule.asks(state, NOW)
+        names = 'chat.example', 'www.chat.example'
+        assert acme_schedule.wanted(names[0], names[1:], state, NOW) == list(names)
+        assert acme_schedule.wanted(names[0], names[1:], State(), 5) == list(names)  # 1970
+        state.next, state.ask_at = NOW + 6 * HOUR, NOW + DAY
+        assert acme_schedule.next_try(NOW, state, NOW) == state.next
+        assert not acme_schedule.asks(state, NOW)
+        assert acme_schedule.asks(state, NOW + DAY)
 
 
 class TestNames:
@@ -225,6 +245,13 @@ class TestFiles:
             assert acme.load(directory) == State()
         (directory / acme.STATE_FILE).write_text(json.dumps({'began': 5, 'of later': 1}))
         assert acme.load(directory) == State(began=5)
+
+    def test_a_key_that_cannot_be_read_is_not_taken_for_none(self, directory: Path) -> None:
+        assert acme.key(directory) is None
+        (directory / acme.PEM_FILE).mkdir()  # as good as a file of somebody else
+        with pytest.raises(OSError, match='directory'):
+            acme.key(directory)
+        assert acme.held(directory) is None
 
     def test_two_do_not_order_at_once(self, directory: Path) -> None:
         with acme.lock(directory), pytest.raises(acme.Busy), acme.lock(directory):

@@ -40,6 +40,11 @@ def test_others_verify_what_was_issued_for_the_domain(
     assert verifiable(settings(pair), tmp_path) is expected
 
 
+def test_nobody_verifies_what_has_ended(tmp_path: Path) -> None:
+    pair = Authority(tmp_path).issue(DOMAIN, begins=-31, days=30)
+    assert not verifiable(settings(pair), tmp_path)
+
+
 def test_nobody_verifies_an_address_or_what_is_not_there(tmp_path: Path) -> None:
     pair = Authority(tmp_path).issue('192.0.2.1', DOMAIN)
     assert not verifiable(settings(pair, '192.0.2.1'), tmp_path)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -17,10 +19,12 @@ from typing import Any
 import pytest
 import requests
 from acme import errors, messages
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from madmail.tls import acme, acme_schedule, challenges, order
+from madmail.tls import acme, acme_network, acme_schedule, challenges, order
 from madmail.tls.brief import ASK, Brief
 from tests.tls.authority import Authority
 
@@ -73,6 +77,163 @@ def test_a_root_that_cannot_be_used_is_told(tmp_path: Path) -> None:
         assert state.word == 'local'
         assert state.error.startswith('tls.acme_ca_file')
         assert text in state.error
+
+
+def answered(status: int) -> requests.Response:
+    response = requests.Response()
+    response.status_code = status
+    return response
+
+
+@pytest.mark.parametrize(
+    ('error', 'word'),
+    [
+        (errors.ClientError(answered(429)), acme_schedule.RATE_LIMITED),
+        (errors.ClientError(answered(503)), 'unreachable'),
+        (errors.ClientError((answered(502), ValueError())), 'unreachable'),
+        (errors.ClientError(answered(404)), 'protocol'),
+    ],
+)
+def test_an_answer_without_a_reason_is_told_by_its_status(error: Exception, word: str) -> None:
+    assert order.explain(error)[0] == word
+
+
+class Refuser:
+    """An authority that refuses every order, as `refusals` say, and then with the last one."""
+
+    def __init__(self, *, replaces: bool = True) -> None:
+        self.refusals: list[tuple[int, str, dict[str, str]]] = []
+        self.orders: list[dict[str, Any]] = []
+        told = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = 'HTTP/1.1'
+
+            def do_GET(self) -> None:
+                names = ['newNonce', 'newAccount', 'newOrder', *['renewalInfo'] * replaces]
+                self.say(200, {name: f'{told.url}/{name}' for name in names}, {})
+
+            do_HEAD = do_GET
+
+            def do_POST(self) -> None:
+                posted = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+                if self.path == '/newAccount':
+                    self.say(201, {'status': 'valid'}, {'Location': f'{told.url}/account'})
+                    return
+                payload = posted['payload']
+                told.orders.append(
+                    json.loads(base64.urlsafe_b64decode(payload + '=' * (-len(payload) % 4)))
+                )
+                refusals = told.refusals
+                status, word, fields = refusals.pop(0) if len(refusals) > 1 else refusals[0]
+                self.say(status, {'type': PREFIX + word, 'detail': 'no'}, fields)
+
+            def say(self, status: int, body: dict[str, Any], fields: dict[str, str]) -> None:
+                octets = json.dumps(body).encode()
+                self.send_response(status)
+                for field in {
+                    'Content-Type': 'application/json',
+                    'Replay-Nonce': base64.urlsafe_b64encode(os.urandom(12)).decode(),
+                    'Content-Length': str(len(octets)),
+                    **fields,
+                }.items():
+                    self.send_header(*field)
+                self.end_headers()
+                if self.command != 'HEAD':
+                    self.wfile.write(octets)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+        self.url = f'http://127.0.0.1:{self._server.server_port}'
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __enter__(self) -> Refuser:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+LIMITED = 429, 'rateLimited', {'Retry-After': '36000'}
+
+
+class TestRefusals:
+    def place(self, tmp_path: Path) -> tuple[Path, str]:
+        """Where a certificate is, and what its authority calls it."""
+        directory = tmp_path / 'tls'
+        directory.mkdir()
+        files = Authority(tmp_path).issue('chat.example')
+        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        acme.put(directory, files.certificate.read_bytes(), key, ['chat.example'])
+        certificate = acme.certificate(directory)
+        assert certificate is not None
+        return directory, acme_network.identifier(certificate)
+
+    def test_a_certificate_is_called_as_in_the_example_of_the_rfc(self) -> None:
+        """RFC 9773 4.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, 'a.example')])
+        plain = (
+            x509.CertificateBuilder(name, name, key.public_key(), 0x87654321)
+            .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+            .not_valid_after(datetime(2030, 1, 1, tzinfo=UTC))
+        )
+        octets = bytes.fromhex('69885b6b87464041e1b37b847ba0ae2cde01c8d4')
+        named = plain.add_extension(x509.AuthorityKeyIdentifier(octets, None, None), False)
+        found = acme_network.identifier(named.sign(key, hashes.SHA256()))
+        assert found == 'aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE'
+        assert acme_network.identifier(plain.sign(key, hashes.SHA256())) == ''
+
+    def test_an_authority_is_left_alone_as_long_as_it_asks(self, tmp_path: Path) -> None:
+        directory = tmp_path / 'tls'
+        with Refuser() as authority:
+            authority.refusals = [LIMITED]
+            order.perform(Brief(str(directory), f'{authority.url}/dir', ('chat.example',)))
+        state = acme.load(directory)
+        assert (state.word, state.failures) == (acme_schedule.RATE_LIMITED, 1)
+        assert 36_000 <= state.next - state.ended <= 36_900
+        assert [one.get('replaces') for one in authority.orders] == [None]
+
+    def test_a_renewal_says_what_it_replaces_and_goes_on_without_where_that_is_not_wanted(
+        self, tmp_path: Path
+    ) -> None:
+        directory, name = self.place(tmp_path)
+        with Refuser() as authority:
+            source = f'{authority.url}/dir'
+            acme.store(directory, acme.State(source=source))
+            for refusal in ('alreadyReplaced', 'malformed', 'unauthorized', 'serverInternal'):
+                authority.orders.clear()
+                authority.refusals = [(409, refusal, {}), LIMITED]
+                order.perform(Brief(str(directory), source, ('chat.example',)))
+                assert [one.get('replaces') for one in authority.orders] == [name, None]
+                assert acme.load(directory).word == acme_schedule.RATE_LIMITED
+            authority.orders.clear()
+            authority.refusals = [LIMITED]
+            order.perform(Brief(str(directory), source, ('chat.example',)))
+            assert len(authority.orders) == 1  # that would not help
+
+    @pytest.mark.parametrize('why', ['trial', 'other source', 'other name', 'no renewalInfo'])
+    def test_what_replaces_nothing_does_not_say_so(self, tmp_path: Path, why: str) -> None:
+        directory, _ = self.place(tmp_path)
+        with Refuser(replaces=why != 'no renewalInfo') as authority:
+            authority.refusals = [LIMITED]
+            source = f'{authority.url}/dir'
+            acme.store(directory, acme.State(source='' if why == 'other source' else source))
+            name = 'two.example' if why == 'other name' else 'chat.example'
+            order.perform(Brief(str(directory), source, (name,), trial=why == 'trial'))
+        (asked,) = authority.orders
+        assert 'replaces' not in asked
+
+    def test_accounts_that_cannot_be_read_are_not_replaced(self, tmp_path: Path) -> None:
+        directory = tmp_path / 'tls'
+        (directory / acme.ACCOUNT_FILE).mkdir(parents=True)
+        with Refuser() as authority:
+            order.perform(Brief(str(directory), f'{authority.url}/dir', ('chat.example',)))
+        assert acme.load(directory).word == 'local'
 
 
 class Suggestions:
@@ -178,6 +339,8 @@ class TestInterruption:
         (Path(brief.directory)).mkdir()
         challenges.put(Path(brief.directory), 'left', 'behind')
         process = brief.start()
+        # Dates that authorities give are taken for local time.
+        assert b'TZ=UTC' in Path(f'/proc/{process.pid}/environ').read_bytes().split(b'\0')
         end = time.monotonic() + 30
         while acme.load(Path(brief.directory)).request != 'me':
             assert time.monotonic() < end
