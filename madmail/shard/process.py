@@ -55,6 +55,7 @@ from madmail.upkeep.caretaker import Caretaker
 
 ACCEPT_BATCH = 64  # connections a turn of the loop
 BOUNDARY_TIME = 8.0  # seconds running commands get to end before sessions move
+PRESENCE_TIME = 3.0  # seconds in which the services beside us have begun, too, or do not answer
 THREADS = 2  # for password hashing and file syncs
 
 Result = TypeVar('Result')
@@ -135,7 +136,7 @@ class Shard:
         self.due = Due(lambda: self.context.bus.publish('push', {'shard': self.context.index}))
         self.store.observer = self._observe
         self.store.announce_due = self.due.tell
-        self.presence = Presence(self.context.bus)
+        self.presence = Presence(self.context.bus, PRESENCE_TIME)
         self.turn = Offer(settings, load_secret(self.context.state_dir), self.presence)
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe

@@ -72,3 +72,35 @@ def test_silence_is_an_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known.has('iroh')
     gevent.sleep(0.1)
     assert not known.has('iroh')
+
+
+def test_a_service_of_two_processes_is_there_while_one_is() -> None:
+    two = TwoProcesses()
+    known = Presence(two.shard)
+    one, other = (Prober('turn', two.service, lambda: True) for _ in range(2))
+    one.start()
+    other.start()
+    gevent.sleep(0.01)
+    one.stop()
+    assert known.has('turn')
+    other.stop()
+    assert not known.has('turn')
+
+
+def test_who_asks_early_is_told_what_is_so_a_moment_later() -> None:
+    two = TwoProcesses()
+    prober = Prober('turn', two.service, lambda: gevent.sleep(0.05) or True)
+    prober.start()
+    gevent.sleep(0)  # its first probe is under way
+    known = Presence(two.shard, patience=60.0)
+    known.settle('turn')
+    assert known.has('turn')
+    prober.stop()
+    known.settle('turn')  # known to be gone
+    assert not known.has('turn')
+
+
+def test_nobody_waits_for_long_for_what_does_not_begin() -> None:
+    known = Presence(TwoProcesses().shard, patience=0.05)
+    known.settle('turn')
+    assert not known.has('turn')

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from madmail.imap import responses
 from madmail.imap.commands.registry import capability, command
 from madmail.imap.syntax import Bad, Command, GetMetadata, SetMetadata
+from madmail.realtime.iroh.url import NAME as IROH
 from madmail.realtime.iroh.url import relay_url
 from madmail.realtime.turn import offer
 
@@ -56,7 +57,10 @@ def _recipients(session: ImapSession) -> bytes:
 
 
 def _iroh(session: ImapSession) -> bytes:
-    return relay_url(session.shard.settings, session.shard.presence.has).encode()
+    settings, presence = session.shard.settings, session.shard.presence
+    if settings['iroh.enabled']:
+        presence.settle(IROH)
+    return relay_url(settings, presence.has).encode()
 
 
 def _turn(name: str) -> Callable[[ImapSession], bytes]:
@@ -83,6 +87,8 @@ def get_metadata(session: ImapSession, command: Command) -> bytes:
     known = dict(session.shard.store.metadata(session.account.id, mailbox_id))
     if not arguments.mailbox:
         for entry, read in SERVER_ENTRIES.items():
+            if not any(_covers(asked, entry, arguments.depth) for asked in arguments.entries):
+                continue  # credentials are made, and services waited for, when asked for
             value = read(session)
             if value:
                 known[entry] = value

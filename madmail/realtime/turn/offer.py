@@ -58,11 +58,12 @@ class Offer:
     def value(self, account: Account, name: str = 'turn') -> bytes:
         """The value of the entry for the listener turn or turns; b'' for none."""
         settings = self._settings
-        if not self._presence.has('turn'):
-            return b''
         listeners = settings[f'listen.{name}']
         at = host(settings)
-        if not listeners or not at:
+        if not listeners or not at or not settings['turn.enabled']:
+            return b''
+        self._presence.settle('turn')
+        if not self._presence.has('turn'):
             return b''
         secret = secrets_of(settings, self._relay_secret)[0]
         user = username(secret, account.address, settings['turn.ttl'])
