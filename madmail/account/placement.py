@@ -10,8 +10,8 @@ from hashlib import blake2b
 
 
 def shard_of(address: str, shards: int) -> int:
-    """Index of the shard that owns canonical `address`."""
+    """Index of the shard that owns canonical `address`; some shard for any other text."""
     if shards == 1:
         return 0
-    digest = blake2b(address.encode('ascii'), digest_size=8).digest()
+    digest = blake2b(address.encode(), digest_size=8).digest()
     return int.from_bytes(digest, 'big') % shards

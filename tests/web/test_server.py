@@ -100,6 +100,15 @@ def test_a_thousand_recipients_a_line_each(relay: WebRelay) -> None:
         assert len(wait_for(inbox, 1)) == 1
 
 
+def test_a_name_that_no_account_can_have_keeps_nobody_from_the_mail(relay: WebRelay) -> None:
+    address, password = relay.account()
+    odd = 'jürgen@chat.example'.encode().decode('latin-1')
+    assert relay.post(mail.encrypted(PEER), odd) == (200, '250 OK')
+    assert relay.post(mail.encrypted(PEER), odd, address) == (200, '250 OK')
+    with relay.imap(address, password) as inbox:
+        assert len(wait_for(inbox, 1)) == 1
+
+
 def test_a_large_message_is_streamed(relay: WebRelay) -> None:
     address, password = relay.account()
     body = mail.encrypted(PEER, address, size=8_000_000)
