@@ -32,13 +32,18 @@ COMPRESSION = 1  # PERF: mail is ciphertext in base64, more effort gains little
 PIECE = 256 * 1024
 
 _NAME = re.compile(
-    r'files(?:/(?!\.\.?(?:/|$))[A-Za-z0-9._+@=-]{1,100}){1,8}'
+    r'files(?:/(?!\.\.?(?:/|$))[^/\0-\x1f\x7f\ud800-\udfff]{1,255}){1,32}'
     r'|control/rows/\d{1,9}'
     r'|shards/\d{1,4}/rows/\d{1,9}'
     r'|shards/\d{1,4}/blobs/[0-9a-f]{32}'
 )
 
 _TORN = (tarfile.TarError, EOFError, zlib.error, OSError, ValueError)
+
+
+def has_room(name: str) -> bool:
+    """Whether a member may have this name."""
+    return _NAME.fullmatch(name) is not None
 
 
 class Damaged(Exception):

@@ -1,7 +1,8 @@
 """A state directory out of a backup.
 
 It is made beside its place under another name and put there when everything is
-proved and on disk, so a restore is there or it is not.
+proved and on disk, so a restore is there or it is not.  Where no other directory can
+be put, because a file system is mounted there, it is made inside.
 
 Clients noticed what came after the backup, and must not be told something else
 under the same numbers: UIDs, mod-sequences and object ids go on well above all
@@ -24,7 +25,7 @@ from typing import Any, BinaryIO
 from madmail.backup.archive import Damaged, Member, Reader
 from madmail.backup.tables import Target
 from madmail.master.privileges import Identity
-from madmail.master.state import LOCK, read_shards
+from madmail.master.state import LOCK, STATE_FILE, read_shards
 from madmail.store import schema
 
 UIDS = 10_000  # UIDs of a mailbox passed over at least, and one more for each second since
@@ -34,6 +35,8 @@ BODIES = 1 << 40  # body ids
 UID_LIMIT = (1 << 32) - 1
 
 Progress = Callable[[int], object]
+
+_EMPTY = (LOCK, 'lost+found')  # what an empty directory may have
 
 
 class NotEmpty(Exception):
@@ -47,10 +50,12 @@ def restore(
 
     Raises NotEmpty, Damaged, NewerVersion, OSError, sqlite3.Error; nothing is left then.
     """
-    if state_dir.exists() and any(entry.name != LOCK for entry in state_dir.iterdir()):
+    if state_dir.exists() and any(entry.name not in _EMPTY for entry in state_dir.iterdir()):
         raise NotEmpty
     state_dir.parent.mkdir(parents=True, exist_ok=True)
-    fresh = state_dir.with_name(f'.{state_dir.name}.restore-{secrets.token_hex(4)}')
+    stays = state_dir.exists() and not _replaceable(state_dir)
+    place = state_dir if stays else state_dir.parent
+    fresh = place / f'.{state_dir.name}.restore-{secrets.token_hex(4)}'
     fresh.mkdir(mode=0o700)
     try:
         reader = Reader(stream)
@@ -62,15 +67,43 @@ def restore(
         if owner:
             owner.give(fresh)
         os.sync()  # one look at the disk instead of one for each of many files
-        if state_dir.exists():
-            (state_dir / LOCK).unlink(missing_ok=True)
-            state_dir.rmdir()
-        fresh.rename(state_dir)
-        _sync(state_dir.parent)
+        if stays:
+            if owner:
+                owner.give(state_dir)
+            _move_up(fresh, state_dir)
+        else:
+            if state_dir.exists():
+                (state_dir / LOCK).unlink(missing_ok=True)
+                state_dir.rmdir()
+            fresh.rename(state_dir)
+            _sync(state_dir.parent)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
     return reader.head
+
+
+def _replaceable(state_dir: Path) -> bool:
+    """Whether another directory can take its place: not where a file system is mounted."""
+    return not os.path.ismount(state_dir) and os.access(state_dir.parent, os.W_OK)
+
+
+def _move_up(fresh: Path, state_dir: Path) -> None:
+    """All of it into the directory it is in; there is no relay before the last file."""
+    (state_dir / LOCK).unlink(missing_ok=True)
+    moved: list[Path] = []
+    try:
+        for entry in sorted(fresh.iterdir(), key=lambda entry: entry.name == STATE_FILE):
+            if entry.name == STATE_FILE:
+                _sync(state_dir)
+            entry.rename(state_dir / entry.name)
+            moved.append(state_dir / entry.name)
+        fresh.rmdir()
+        _sync(state_dir)
+    except BaseException:
+        for entry in reversed(moved):  # `fresh` is removed with what comes back
+            entry.rename(fresh / entry.name)
+        raise
 
 
 def verify(stream: BinaryIO, progress: Progress = lambda n: None) -> dict[str, Any]:

@@ -12,17 +12,19 @@ database needs none that is not there.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
 import sqlite3
+import stat
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from madmail import __version__
-from madmail.backup.archive import Writer
+from madmail.backup.archive import Writer, has_room
 from madmail.backup.tables import Source
 from madmail.master.state import LOCK, PID_FILE, RUN, read_shards
 
@@ -34,6 +36,7 @@ MAIL = frozenset(
     ('messages', 'bodies', 'shared', 'expunged', 'graves', 'spent', 'delivered', 'outbox')
 )
 
+_NO_KEYS = ('.log', '.db', '.db-wal', '.db-shm', '.partial')
 _LEFT_OUT = frozenset((LOCK, PID_FILE, RUN, GUARD, 'web', 'shards', 'core'))
 
 
@@ -54,6 +57,7 @@ class Snapshot:
         self.mail = mail
         self.shards = read_shards(state_dir) or 0
         self.octets = 0  # read, about, before compression
+        self.left_out: list[str] = []  # files of others, too large or of a name no archive has
         self._sources: list[Source] = []
         self._guard = os.open(state_dir / GUARD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -96,7 +100,8 @@ class Snapshot:
         }
         archive = Writer(stream, head)
         for name, path in sorted(self._files()):
-            archive.add('files/' + name, path.read_bytes())
+            with contextlib.suppress(FileNotFoundError):  # it was for a moment only
+                archive.add('files/' + name, path.read_bytes())
         for number, member in enumerate(self._control.members()):
             archive.add(f'control/rows/{number}', member)
         for index, source in enumerate(self._shards):
@@ -156,10 +161,19 @@ class Snapshot:
                 files = [name for name in files if name not in _LEFT_OUT]
             for name in files:
                 path = here / name
-                if name.endswith(('.log', '.db', '.db-wal', '.db-shm')) or path.is_symlink():
+                if name.endswith(_NO_KEYS) or path.is_symlink():
                     continue
-                if path.is_file() and path.stat().st_size <= FILE_LIMIT:
-                    yield str(path.relative_to(self.state_dir)), path
+                relative = str(path.relative_to(self.state_dir))
+                try:
+                    found = path.stat()
+                except FileNotFoundError:
+                    continue
+                if not stat.S_ISREG(found.st_mode):
+                    continue
+                if found.st_size > FILE_LIMIT or not has_room(f'files/{relative}'):
+                    self.left_out.append(relative)
+                else:
+                    yield relative, path
 
 
 def _link(source: Path, target: Path) -> bool:

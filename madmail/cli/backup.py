@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sqlite3
 import sys
@@ -21,10 +22,17 @@ from madmail.cli.result import Failure, Result, size
 from madmail.master.exits import Stop
 from madmail.master.privileges import identity, owner
 from madmail.master.state import read_shards
+from madmail.settings import Settings
 from madmail.store.control import Control
+from madmail.store.database import StoreInUse
+from madmail.store.room import room
 from madmail.store.schema import NewerVersion
+from madmail.store.sqlite import open_store
 
 NICENESS = 10  # clients come first
+
+# What file systems say that know no links: memory sticks, shares of other hosts.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
@@ -61,6 +69,7 @@ def create(invocation: Invocation) -> Result:
             if kept_by:
                 stack.enter_context(kept_by.acting())  # SQLite makes files beside the databases
             os.nice(NICENESS)
+            _complete(settings, state_dir)
             snapshot = Snapshot(state_dir, mail=not invocation.arguments.no_mail)
             stack.callback(snapshot.close)
             total = snapshot.estimate()
@@ -72,9 +81,28 @@ def create(invocation: Invocation) -> Result:
         except (Busy, Unsettled, OSError, sqlite3.Error, Stop) as error:
             raise Failure(f'no backup was made: {readable(error)}') from None
     data = {**head, 'file': name, 'octets': snapshot.octets, 'written': written}
+    left_out = [_printable(name) for name in snapshot.left_out]
+    data['left_out'] = left_out
     if name == '-':
         return Result(data)  # standard output is the archive
-    return Result(data, f'Wrote {name}: {size(written)} for {size(snapshot.octets)}.')
+    text = f'Wrote {name}: {size(written)} for {size(snapshot.octets)}.'
+    if left_out:
+        text += f'\nIt is without {", ".join(left_out)}.'
+    return Result(data, text)
+
+
+def _complete(settings: Settings, state_dir: Path) -> None:
+    """Make the databases that are not there yet: of a relay that has never run."""
+    Control(state_dir).close()
+    for index in range(read_shards(state_dir) or 0):
+        shard = state_dir / 'shards' / str(index)
+        if not (shard / 'store.db').exists():
+            with suppress(StoreInUse):  # it has just been started
+                open_store(shard, **room(settings)).close()
+
+
+def _printable(name: str) -> str:
+    return ''.join(sign if sign.isprintable() else '?' for sign in name)
 
 
 class _Output:
@@ -105,7 +133,7 @@ class _Output:
         try:
             if kind is None and self._is_file:
                 os.fsync(self._stream.fileno())
-                os.link(self._partial, self._path)
+                self._name()
         except OSError as error:
             raise Failure(f'{self._path}: {error.strerror}') from None
         finally:
@@ -113,6 +141,16 @@ class _Output:
                 self._stream.close()
             if self._is_file:
                 self._partial.unlink(missing_ok=True)
+
+    def _name(self) -> None:
+        try:
+            os.link(self._partial, self._path)  # never over what has come meanwhile
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if self._path.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
+            self._partial.rename(self._path)
 
 
 def verify_(invocation: Invocation) -> Result:

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import tarfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from madmail.backup.archive import HEAD, PROOF, Damaged, Reader, Writer
 from madmail.backup.restore import UIDS, NotEmpty, restore, verify
 from madmail.backup.snapshot import GUARD, Busy, Snapshot
-from madmail.master.state import prepare
+from madmail.master.state import STATE_FILE, prepare, read_shards
 from madmail.store.control import Control
 from madmail.store.interface import INLINE_LIMIT, Flag, FlagUpdate, Mailbox, OutboxEntry, Store
 from madmail.store.schema import NewerVersion
@@ -330,6 +331,75 @@ def test_an_empty_directory_will_do(state: Path, tmp_path: Path) -> None:
     there.mkdir()
     restore(io.BytesIO(backup(state)), there, None)
     assert (there / 'control.db').exists()
+
+
+def test_files_of_any_name_come_back(state: Path, tmp_path: Path) -> None:
+    names = ('my notes (old).txt', 'pages/Überblick.html', "it's, *really*; \\ fine~", 'x' * 200)
+    for name in names:
+        (state / name).parent.mkdir(exist_ok=True)
+        (state / name).write_text(name)
+    there = tmp_path / 'elsewhere'
+    restore(io.BytesIO(backup(state)), there, None)
+    assert [(there / name).read_text() for name in names] == list(names)
+
+
+def test_what_no_archive_can_have_is_told(state: Path, tmp_path: Path) -> None:
+    (state / 'two\nlines').write_text('x')
+    (state / os.fsdecode(b'caf\xe9')).write_text('x')
+    stream = io.BytesIO()
+    snapshot = Snapshot(state)
+    try:
+        snapshot.write(stream, 'chat.example')
+    finally:
+        snapshot.close()
+    assert sorted(snapshot.left_out) == ['caf\udce9', 'two\nlines']
+    stream.seek(0)
+    restore(stream, tmp_path / 'elsewhere', None)
+
+
+def test_a_file_that_is_gone_when_its_turn_comes(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (state / 'admin_token.abc').write_text('for a moment')
+    found = Snapshot._files
+
+    def files(self: Snapshot) -> Iterator[tuple[str, Path]]:
+        yield from found(self)
+        (state / 'admin_token.abc').unlink()
+
+    monkeypatch.setattr(Snapshot, '_files', files)
+    restore(io.BytesIO(backup(state)), tmp_path / 'elsewhere', None)
+    assert (tmp_path / 'elsewhere' / 'secret').exists()
+    assert not (tmp_path / 'elsewhere' / 'admin_token.abc').exists()
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_where_a_file_system_is_mounted(
+    state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    there = tmp_path / 'elsewhere'
+    (there / 'lost+found').mkdir(parents=True)
+    inode = there.stat().st_ino
+    monkeypatch.setattr(os.path, 'ismount', lambda path: Path(path) == there)
+    rename = Path.rename
+
+    def full(self: Path, target: Path) -> Path:
+        if fails and self.name == STATE_FILE and 'restore' not in target.parent.name:
+            raise OSError(28, 'No space left on device')
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, 'rename', full)
+    if fails:
+        with pytest.raises(OSError, match='No space'):
+            restore(io.BytesIO(backup(state)), there, None)
+        assert [entry.name for entry in there.iterdir()] == ['lost+found']
+        return
+    restore(io.BytesIO(backup(state)), there, None)
+    assert there.stat().st_ino == inode
+    assert read_shards(there) == 2
+    assert not list(there.glob('.*'))
+    with opened(there, 0) as store:
+        assert len(mail(store, inbox(store, ALICE))) == 5
 
 
 def test_files_that_come_and_go_while_they_are_linked(state: Path) -> None:

@@ -173,3 +173,20 @@ def test_trouble_with_the_disk_is_one_line(
 
     monkeypatch.setattr(endpoints, 'set_', fail)
     assert shell.error('endpoint-cache', 'set', 'one.example', 'two.example') == text
+
+
+@pytest.mark.parametrize('links', [True, False])
+def test_a_backup_gets_its_name_where_there_are_no_links(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def link(*_: Any) -> None:
+        raise PermissionError(1, 'Operation not permitted')
+
+    place = shell.config.parent / 'one.backup'
+    (shell.config.parent / 'state' / 'two\nlines').write_text('x')
+    if not links:
+        monkeypatch.setattr('madmail.cli.backup.os.link', link)
+    assert shell.data('backup', 'create', str(place))['left_out'] == ['two?lines']
+    assert 'whole' in shell('backup', 'verify', str(place))[1]
+    assert 'there already' in shell.error('backup', 'create', str(place))
+    assert not list(place.parent.glob('*.partial'))
