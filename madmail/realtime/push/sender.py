@@ -24,6 +24,7 @@ from madmail import log
 from madmail.realtime.push.schedule import Answer, Breaker, Told, next_try, spread
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardClient, ShardUnavailable
+from madmail.shard.methods_push import PAGE
 from madmail.store.interface import DueToken, Settled
 
 LINE = 400  # tokens of all shards under way, lined up, or with an outcome not written yet
@@ -214,12 +215,15 @@ class Sender:
         room = self._room - len(shard.busy)
         later = 0
         if room > 0:
-            due, later = shard.box.due(int(self._clock()), room, sorted(shard.busy))
+            limit = min(room, PAGE)
+            due, later = shard.box.due(int(self._clock()), limit, sorted(shard.busy))
             for one in due:
                 shard.busy.add(one.id)
                 self._line.append((shard, one))
             if len(due) == room:
                 later = 0  # the workers wake us when there is room
+            elif len(due) == limit:
+                later = int(self._clock())  # there may be more
         self._engage()
         return min(max(later - self._clock(), 0.05), IDLE) if later else IDLE
 

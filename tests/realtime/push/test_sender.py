@@ -33,12 +33,14 @@ class StoreBox:
     def __init__(self, store: Any) -> None:
         self.store = store
         self.away = False
+        self.page = 200  # tokens of one answer
         self.deaf = 0  # settlements that are written and not answered
         self.settled = 0
 
     def due(self, now: int, limit: int, skip: list[int]) -> tuple[list[DueToken], int]:
         self._reach()
-        return self.store.push_due(now, limit, skip), self.store.push_next(now)
+        due = self.store.push_due(now, min(limit, self.page), skip)
+        return due, self.store.push_next(now)
 
     def settle(self, outcomes: list[Settled]) -> int:
         self._reach()
@@ -212,6 +214,22 @@ def test_messages_together_are_told_at_most_twice(make: Make, service: Notificat
     world.until(lambda: world.waiting() == 0)
     first, second = (request.at for request in service.requests)
     assert second - first >= 0.3
+
+
+def test_a_crowd_is_told_without_pauses(
+    make: Make, service: NotificationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard answers with so many at a time, whatever room there is for more."""
+    monkeypatch.setattr(sender_module, 'PAGE', 4)
+    monkeypatch.setattr(sender_module, 'IDLE', 600.0)
+    world = make()
+    world.boxes[0].page = 4
+    names = [f'user{n}' for n in range(15)]
+    for name in names:
+        world.device(name, f'of-{name}')
+    world.deliver(*names)
+    world.rest(15)
+    world.until(lambda: world.waiting() == 0)
 
 
 def test_a_dead_token_is_removed_and_nothing_else_happens(
