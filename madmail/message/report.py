@@ -3,7 +3,8 @@
 A bounce is plaintext, so it is taken apart and built anew from what a client
 needs to mark a message as failed: known fields of the delivery status and four
 fields of the original.  Free text of the remote server does not pass, except
-for its diagnostic lines.
+for its diagnostic lines, and those neither long nor often: who made a report
+cannot always be proved, so it must not be a way to write letters.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from .openpgp import Fault
 
 LIMIT = 128 * 1024  # octets of the whole body, all of it held
 RECIPIENT_LIMIT = 1000  # per-recipient groups of a delivery status
+DETAILED = 10  # groups that keep more than the three fields a client needs
+FIELD_LIMIT = 320  # octets of a field that is kept, with its folding
+DIAGNOSTIC_LIMIT = 1000  # octets of Diagnostic-Code, likewise
 SENDERS = frozenset(('mailer-daemon', 'postmaster'))
 
 TEXT = b'Undelivered mail: your message could not be delivered.\r\n'
 _ORIGINALS = frozenset((b'message/rfc822', b'text/rfc822-headers', b'message/global-headers'))
 _ACTIONS = frozenset((b'failed', b'delayed', b'delivered', b'relayed', b'expanded'))
 _STATUS = re.compile(rb'[245]\.[0-9]{1,3}\.[0-9]{1,3}(?:[ \t].*)?', re.DOTALL)
+_ADDRESS = re.compile(rb'<?(?:"[^"\r\n]*"|[^"\s<>]+)@[^@\s<>]+>?')
 _MESSAGE_FIELDS = frozenset(
     (
         b'reporting-mta',
@@ -45,6 +50,7 @@ _RECIPIENT_FIELDS = frozenset(
         b'will-retry-until',
     )
 )
+_NEEDED = frozenset((b'action', b'final-recipient', b'status'))
 _ENCODINGS = frozenset((b'', b'7bit', b'8bit'))
 
 
@@ -187,15 +193,28 @@ def _status(text: bytes) -> bytes:
             or not _STATUS.fullmatch(values.get(b'status', b''))
         ):
             return b''
-        known = _RECIPIENT_FIELDS if number else _MESSAGE_FIELDS
-        kept.append(b''.join([raw for name, _, raw in fields if name in known]))
+        known = _MESSAGE_FIELDS
+        if number:
+            if any(len(raw) > FIELD_LIMIT for name, _, raw in fields if name in _NEEDED):
+                return b''
+            known = _RECIPIENT_FIELDS if number <= DETAILED else _NEEDED
+        kept.append(
+            b''.join([raw for name, _, raw in fields if name in known and _short(name, raw)])
+        )
     return b'\r\n'.join(kept)
+
+
+def _short(name: bytes, raw: bytes) -> bool:
+    return len(raw) <= (DIAGNOSTIC_LIMIT if name == b'diagnostic-code' else FIELD_LIMIT)
 
 
 def _typed(value: bytes) -> bool:
     """`rfc822; address` (RFC 3464 2.3.2)."""
     kind, _, address = value.partition(b';')
-    return kind.strip().lower() in (b'rfc822', b'utf-8') and b'@' in address
+    return (
+        kind.strip().lower() in (b'rfc822', b'utf-8')
+        and _ADDRESS.fullmatch(address.strip(b' \t')) is not None
+    )
 
 
 def _original(text: bytes) -> bytes:

@@ -178,6 +178,32 @@ def test_reports_are_reduced_to_what_a_client_needs() -> None:
     assert line(gate(message, Direction.IN, off, reverse_path='')[0]).startswith('523')
 
 
+def test_a_report_is_no_letter() -> None:
+    message = (CORPUS / 'valid/report.eml').read_bytes()
+    group = b'Final-Recipient: rfc822; bob@example.org\r\nAction: failed\r\nStatus: 5.1.1\r\n'
+    at = message.index(b'Final-Recipient:')
+    end = message.index(b'\r\n--report/1', at)
+
+    def status(groups: bytes) -> tuple[Verdict, bytes]:
+        return gate(message[:at] + groups + message[end:], Direction.IN, reverse_path='')
+
+    letter = b'Diagnostic-Code: smtp;' + b'\r\n Dear Bob, how are you?' * 100 + b'\r\n'
+    verdict, kept = status(group + letter)
+    assert verdict.kind == 'report'
+    assert b'Action: failed' in kept
+    assert b'Dear Bob' not in kept
+    verdict, kept = status((group + b'Remote-MTA: dns; Dear Bob\r\n\r\n') * 20)
+    assert verdict.kind == 'report'
+    assert kept.count(b'Final-Recipient:') == 20
+    assert kept.count(b'Dear Bob') == 10
+    for forged in (
+        group.replace(b'bob@example.org', b'Dear Bob, how@are you'),
+        group.replace(b'bob@', b'b' * 400 + b'@'),
+        group.replace(b'5.1.1', b'5.1.1 ' + b'Dear Bob, how are you?' * 20),
+    ):
+        assert status(forged)[0].reply is not None
+
+
 # -- where encryption is not required
 
 PLAIN = (
