@@ -15,7 +15,8 @@ the end, IP literals in brackets.  `example.org` means that name only,
 `*.example.org` every name below it; an endpoint may also be given for `*`,
 which is every domain that has none of its own.  The most exact entry wins.
 
-The tables are in memory; `reload` when the bus says 'federation'.  Settings
+The tables are in memory; `reload` when the bus says 'federation', and `refresh`
+now and then, because what the bus says may be lost.  Settings
 are looked up at each question, so a change of them needs nothing here.
 """
 
@@ -163,11 +164,20 @@ class Federation:
         self._control = Control(state_dir)
         self._settings = settings
         self._domain = domain
+        self._changes = 0
         self.reload()
+
+    def refresh(self) -> bool:
+        """Read the tables anew if anything was changed: for when nobody told us."""
+        if self._control.changes() == self._changes:
+            return False
+        self.reload()
+        return True
 
     def reload(self) -> None:
         """Read the tables anew."""
         control = self._control
+        self._changes = control.changes()
         self._rules = _Names(rule.domain for rule in control.rules())
         self._dismissed = _Names(one.domain for one in control.dismissed())
         self.exchangers = Exchangers(control.exchangers(), matcher)

@@ -129,6 +129,8 @@ class CourierRole:
     def check(self) -> bool:
         """Whether every shard's loop has come round; a shard that is away does not stop it."""
         self._live.refresh()
+        if self._federation.refresh():
+            self._polling.reload()
         now = time.monotonic()
         return (
             all(not loop.dead for loop in self._loops)

@@ -20,6 +20,7 @@ from madmail.delivery.relaying import Unreachable
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable
 from madmail.smtp.reply import Reply
+from madmail.store.control import Control
 from madmail.store.interface import Body, OutboxEntry, Outcome
 from madmail.store.spool import MemoryBody
 from tests.delivery.double import MemoryStore
@@ -710,7 +711,11 @@ def test_the_role_wakes_at_an_announcement(monkeypatch: pytest.MonkeyPatch, tmp_
     context.bus.callbacks['outbox']({'shard': 0})
     gevent.sleep(0.05)
     assert relay.waiting == []
+    control = Control(tmp_path)
+    control.add_rule('new.example', 1)
+    control.close()
     assert role.check()
+    assert role._federation._agrees('new.example') is False, 'found, though nobody told'
     statistics = role.statistics()
     assert {name: value for name, value in statistics.items() if isinstance(value, int)} == {
         'delivered': 0,

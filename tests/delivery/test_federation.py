@@ -40,6 +40,16 @@ def rules(tmp_path: Path) -> Rules:
     return Rules(tmp_path)
 
 
+def test_a_change_that_nobody_told_of_is_found(rules: Rules) -> None:
+    federation = rules.federation
+    assert not federation.refresh()
+    rules.control.add_rule('other.example', 1)
+    assert federation.outbound('other.example') is None
+    assert federation.refresh()
+    assert federation.outbound('other.example') is not None
+    assert not federation.refresh()
+
+
 @pytest.mark.parametrize(
     ('text', 'spelling'),
     [
