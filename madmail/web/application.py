@@ -12,6 +12,7 @@ from madmail.tls import challenges
 from madmail.tls.files import DIRECTORY
 from madmail.web import exchanger, metrics
 from madmail.web.admin.endpoint import AdminApi, LocalProxy
+from madmail.web.admin.path import ApiPath
 from madmail.web.federation import MxDeliv
 from madmail.web.panel.resources import Panel
 from madmail.web.services import Services
@@ -52,8 +53,9 @@ class Challenges:
 class Mounts:
     """Takes requests to paths that are settings to what is mounted there now."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, api: ApiPath) -> None:
         self._services = services
+        self._api = api
 
     def process_request(self, request: falcon.Request, response: falcon.Response) -> None:
         path = request.path
@@ -72,24 +74,25 @@ class Mounts:
             raise falcon.HTTPNotFound
         self._services.refresh()
         settings = self._services.settings
+        mount = settings['panel.path'] if settings['panel.enabled'] else None
         if path == settings['admin.path'] and settings['admin.enabled']:
             request.path = ADMIN
-        elif settings['panel.enabled']:
-            mount = settings['panel.path']
-            if path == mount or path.startswith(f'{mount}/'):
-                request.path = PANEL + path[len(mount) :]
+        elif mount and (path == mount or path.startswith(f'{mount}/')):
+            request.path = PANEL + path[len(mount) :]
+        elif self._api.serves(path) and settings['admin.enabled']:
+            request.path = ADMIN
 
 
 def build(services: Services, relay: Relay | None = None) -> falcon.App:
     """The WSGI application; `relay` is what administration works on, None = this one."""
-    app = falcon.App(media_type=falcon.MEDIA_TEXT, middleware=[Mounts(services)])
+    admin = AdminApi(services, relay)
+    app = falcon.App(media_type=falcon.MEDIA_TEXT, middleware=[Mounts(services, admin.path)])
     app.req_options.strip_url_path_trailing_slash = True
     app.set_error_serializer(_say)
     app.add_error_handler(Exception, _failed)
     app.add_route(ALIVE, Alive())
     app.add_route('/mxdeliv', MxDeliv(services))
     app.add_route(f'{challenges.PATH}{{token}}', Challenges(services))
-    admin = AdminApi(services, relay)
     app.add_route(metrics.PATH, metrics.Metrics(services, admin.relay))
     app.add_route(ADMIN, admin)
     app.add_route('/__proxy', LocalProxy(services, admin))

@@ -39,6 +39,7 @@ from madmail.web.access import WebAccess
 from madmail.web.admin import envelope, registry
 from madmail.web.admin.answer import STATUS
 from madmail.web.admin.envelope import Call
+from madmail.web.admin.path import ApiPath
 from madmail.web.peers import client, is_loopback, is_secure
 from madmail.web.services import Services
 from madmail.web.upload import Cut, TooSlow, Upload
@@ -70,6 +71,7 @@ class AdminApi:
         self._services = services
         self.relay: Relay = relay or WebAccess(services)
         self._resources = registry.resources()
+        self.path = ApiPath(services.settings)
 
     def on_options(self, request: falcon.Request, response: falcon.Response) -> None:
         """The preflight of a browser (Fetch 3.3.2)."""
@@ -200,7 +202,7 @@ class LocalProxy:
         if (
             parts.scheme not in ('http', 'https')
             or host not in ours
-            or parts.path.rstrip('/') != settings['admin.path']
+            or not self._api.path.serves(parts.path.rstrip('/'))
         ):
             raise Refused('forbidden', 'targetUrl is not the admin API of this relay')
 

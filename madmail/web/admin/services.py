@@ -69,17 +69,24 @@ def get_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
 
 
 def post_webmail(relay: Relay, body: dict[str, Any]) -> Answer:
-    """`action` is `enable`, `add_origin` (with `origin`) or `disable`; answers as GET."""
+    """`action` is `enable`, `add_origin` (with `origin`) or `disable`; answers as GET, and with
+    `origin` where one may be given; `status` is `ok` after `add_origin`.
+    """
     action = fields.action(body, 'enable', 'add_origin', 'disable')
     origin = fields.text(body, 'origin', None if action == 'add_origin' else '')
-    for name in ('webimap', 'websmtp'):
-        if action != 'add_origin':
-            panel.turn(relay, catalogue.SERVICES[name], action == 'enable')
-    if origin and action != 'disable':
+    if origin and action != 'disable':  # first, for it may be refused
         one = catalogue.VALUES['webmail_cors_origins']
         known = panel.value(relay, one)['value']
         panel.set_(relay, one, f'{known},{origin}' if known else origin)
-    return get_webmail(relay, {})
+    for name in ('webimap', 'websmtp'):
+        if action != 'add_origin':
+            panel.turn(relay, catalogue.SERVICES[name], action == 'enable')
+    answer = dict(get_webmail(relay, {}).body)
+    if action == 'add_origin':
+        answer['status'] = 'ok'
+    if action != 'disable':
+        answer['origin'] = origin
+    return Answer(body=answer)
 
 
 RESOURCES: dict[str, dict[str, Handler]] = {

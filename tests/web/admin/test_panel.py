@@ -121,10 +121,12 @@ def test_the_path_is_saved_and_the_panel_follows(office: Office) -> None:
     resource = '/admin/settings/admin_path'
     answer = office.ask('POST', resource, {'action': 'set', 'value': '/my/desk'})
     assert (answer['value'], answer['is_set']) == ('/my/desk', True)
+    # It asks for the reload where it was, and goes to the new path then.
+    reload = {'scope': 'http', 'wait': True}
+    assert office.ask('POST', '/admin/reload', reload)['status'] == 'reloaded'
     office.path = '/my/desk'
     try:
-        reload = {'scope': 'http', 'wait': True}
-        assert office.ask('POST', '/admin/reload', reload)['status'] == 'reloaded'
+        assert office.ask('GET', '/admin/status')
         assert office.ask('GET', '/admin/settings')['admin_path']['is_set'] is True
         assert office.ask('POST', resource, {'action': 'reset'})['value'] == '/api/admin'
     finally:

@@ -204,10 +204,15 @@ def test_push_and_webmail(desk: Desk) -> None:
         'cors_origins': '',
         'cors_origins_list': [],
     }
+    # Nothing is switched on by a call that is refused.
+    desk.ask('POST', mail, {'action': 'enable', 'origin': 'ftp://x.example'}, status=400)
+    assert desk.ask('GET', mail)['status'] == 'disabled'
     found = desk.ask('POST', mail, {'action': 'enable', 'origin': 'https://x.example'})
+    assert found['origin'] == 'https://x.example'
     assert (found['status'], found['webimap_enabled']) == ('enabled', 'enabled')
     assert found['cors_origins_list'] == ['https://x.example']
     found = desk.ask('POST', mail, {'action': 'add_origin', 'origin': 'https://y.example'})
+    assert (found['status'], found['origin']) == ('ok', 'https://y.example')
     assert found['cors_origins_list'] == ['https://x.example', 'https://y.example']
     desk.ask('POST', mail, {'action': 'add_origin', 'origin': 'x'}, status=400)
     found = desk.ask('POST', mail, {'action': 'disable'})
