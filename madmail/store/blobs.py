@@ -30,6 +30,7 @@ class Blobs:
         directory.mkdir(mode=0o700, exist_ok=True)
         self._doomed: SimpleQueue[Sequence[str]] = SimpleQueue()
         self._remover: Thread | None = None
+        self._durable: set[str] = set()  # directories known to be on disk
 
     @staticmethod
     def new_name() -> str:
@@ -45,12 +46,13 @@ class Blobs:
         """
         path = self.path(name)
         try:
-            try:
-                os.mkdir(path.parent, 0o700)
-            except FileExistsError:
-                pass
-            else:
+            if name[:2] not in self._durable:
+                try:
+                    os.mkdir(path.parent, 0o700)
+                except FileExistsError:
+                    pass  # made just now by another thread, perhaps, and not on disk yet
                 _sync(self.directory)
+                self._durable.add(name[:2])
             if not (isinstance(body, FileBody) and _link(body.path, path)):
                 _copy(body, path)
             _sync(path)

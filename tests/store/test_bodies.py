@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from madmail.store import blobs as blob_module
+from madmail.store.blobs import Blobs
 from madmail.store.interface import INLINE_LIMIT, FlagUpdate, NewMessage, Outcome, StoreFull
 from madmail.store.spool import FileBody, MemoryBody, Spool
 from tests.store.conftest import Place, consistent, settle
@@ -189,3 +191,18 @@ def test_leftovers_of_a_crash_are_swept_and_nothing_else(place: Place):
     assert not left.exists()
     assert kept < set(blobs(place))
     assert len(blobs(place)) == 3
+
+
+def test_the_directory_of_a_blob_is_on_disk_whoever_made_it(tmp_path, monkeypatch):
+    directory = tmp_path / 'blobs'
+    kept = Blobs(directory)
+    name = kept.new_name()
+    kept.path(name).parent.mkdir()  # by another thread, which has not synced it yet
+    synced: list[Path] = []
+    sync = blob_module._sync
+    monkeypatch.setattr(blob_module, '_sync', lambda path: (sync(path), synced.append(path)))
+    kept.keep(name, MemoryBody(LARGE))
+    assert synced == [directory, kept.path(name), kept.path(name).parent]
+    synced.clear()
+    kept.keep(name[:2] + name[2:][::-1], MemoryBody(LARGE))
+    assert directory not in synced
