@@ -119,6 +119,7 @@ class AccountMethods:
 
     def account_delete(self, address: str) -> dict[str, Any]:
         account = self._account(address)
+        self._shard.turn.ended(account.id, address)
         self._shard.store.delete_account(account.id)
         self._shard.accounts.forget(address)
         return {'address': address}
@@ -151,13 +152,14 @@ class AccountMethods:
         """Nobody can log in any more, until there is a new password; the mail stays."""
         account = self._account(address)
         self._shard.store.set_password(account.id, verifiers.LOCKED)
+        self._shard.turn.ended(account.id, address)
         self._shard.accounts.forget(address)
         self._shard.sessions.dismiss(account.id)
         return {'address': address}
 
     def account_dismiss(self, address: str) -> dict[str, Any]:
         """End the sessions of an account, because it was banned."""
-        self._shard.blocklist.reload()
+        self._shard.reload_blocklist()
         account = self._shard.store.account(address)
         if account is not None:
             self._shard.sessions.dismiss(account.id)

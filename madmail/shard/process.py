@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from mmap import mmap
 from pathlib import Path
 from typing import Any, TypeVar
@@ -137,13 +137,22 @@ class Shard:
         self.store.observer = self._observe
         self.store.announce_due = self.due.tell
         self.presence = Presence(self.context.bus, PRESENCE_TIME)
-        self.turn = Offer(settings, load_secret(self.context.state_dir), self.presence)
+        bus, part = self.context.bus, (self.context.index, self.context.shards)
+        self.turn = Offer(
+            settings,
+            load_secret(self.context.state_dir),
+            self.presence,
+            part,
+            lambda names: bus.publish('turn.ended', {'names': names}),
+        )
+        self._end_calls(self.blocklist.blocked_since(int(time.time()) - settings['turn.ttl']))
         self.methods = ShardMethods(self)
         subscribe = self.context.bus.subscribe
-        subscribe('blocklist', lambda data: self.blocklist.reload())
+        subscribe('blocklist', lambda data: self.reload_blocklist())
         subscribe('federation', lambda data: self.federation.reload())
         subscribe('settings', lambda data: self._refresh())
         subscribe('turn', lambda data: self.turn.carried(data['octets'], self.bandwidth.carried))
+        subscribe('turn.begun', lambda data: self.turn.tell_ended())
         for state, stream in inherited:
             self._adopt(state, stream)
         self.sessions.start()
@@ -157,6 +166,7 @@ class Shard:
         self.store.barrier()
         if self._live.refresh():
             self._apply()
+        self.federation.refresh()
         return True
 
     def retire(self) -> None:
@@ -215,7 +225,21 @@ class Shard:
         result: Result = get_hub().threadpool.apply(function, arguments)
         return result
 
+    def reload_blocklist(self) -> None:
+        """Read it anew; calls of who is on it now end."""
+        before = self.blocklist.addresses
+        self.blocklist.reload()
+        self._end_calls(self.blocklist.addresses - before)
+
     # -- inside
+
+    def _end_calls(self, addresses: Iterable[str]) -> None:
+        """Those among them that live here have no credentials for calls any more."""
+        ours = [
+            one for one in addresses if shard_of(one, self.context.shards) == self.context.index
+        ]
+        found = ((self.store.account(address), address) for address in ours)
+        self.turn.all_ended((one.id if one else None, address) for one, address in found)
 
     def _refresh(self) -> None:
         self._live.reload()
@@ -230,6 +254,7 @@ class Shard:
         for event in events:
             if isinstance(event, AccountGone):
                 self.sessions.dismiss(event.account_id)
+                self.turn.ended(event.account_id)
                 self.admission.tell()
 
     def _accept_on(self, listeners: Sequence[socket.socket]) -> None:

@@ -344,6 +344,14 @@ class Blocklist:
     def __len__(self) -> int:
         return len(self._addresses)
 
+    @property
+    def addresses(self) -> frozenset[str]:
+        return self._addresses
+
+    def blocked_since(self, since: int) -> list[str]:
+        """Those that were blocked then or later, in Unix seconds."""
+        return [one.address for one in self._control.blocklist() if one.since >= since]
+
     def reload(self) -> None:
         """Read it anew; about 1 ms for a thousand addresses."""
         self._addresses = frozenset(blocked.address for blocked in self._control.blocklist())

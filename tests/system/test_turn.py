@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import pytest
 
 from madmail.account.secret import load
 from madmail.realtime.turn.credentials import derived_secret
+from madmail.realtime.turn.message import long_term_key
 from tests.realtime.turn.client import Denied, TurnClient
 from tests.system.relay import Relay, free_ports
 
 PROCESSES = 2
+PASSWORD = 'a long password'
 
 
 @pytest.fixture(scope='module')
@@ -102,6 +105,53 @@ def test_a_process_that_died_is_replaced(relay: Relay) -> None:
         client = caller(relay, number)
         until(lambda: served(client))  # noqa: B023
         client.close()
+
+
+def credentials(relay: Relay, user: str) -> list[str]:
+    """What an account is told: host, port, name, password."""
+    with relay.imap(user, PASSWORD) as session:
+        session.xatom('GETMETADATA', '""', '/shared/vendor/deltachat/turn')
+        answer = repr(session.response('METADATA')[1])
+    found = re.search(r'127\.0\.0\.1:[0-9]+:[0-9]+:[A-Za-z0-9+/=]+', answer)
+    assert found is not None
+    return found[0].split(':', 3)
+
+
+def test_what_an_account_was_told_ends_with_it(relay: Relay) -> None:
+    told: dict[str, str] = {}
+    callers: dict[str, TurnClient] = {}
+    for user in ('blocked1', 'deleted1', 'staying1'):
+        address = f'{user}@[127.0.0.1]'
+        _, port, name, password = credentials(relay, address)
+        told[user] = name
+        callers[user] = TurnClient(('127.0.0.1', int(port)), name=name, realm='127.0.0.1')
+        callers[user].key = long_term_key(name, '127.0.0.1', password)
+        callers[user].allocate()
+    relay.cli('blocklist', 'add', 'blocked1@[127.0.0.1]')
+    relay.cli('accounts', 'delete', '--yes', 'deleted1@[127.0.0.1]')
+    for user in ('blocked1', 'deleted1'):
+        until(lambda: refused(callers[user]))  # noqa: B023
+    assert callers['staying1'].refresh(600) == 600
+    for pid in relay.pids('turn'):
+        os.kill(pid, signal.SIGKILL)
+    answers(relay)
+    again = TurnClient(callers['staying1'].socket.getpeername(), realm='127.0.0.1')
+    for user, name in told.items():
+        again.name, again.key = name, callers[user].key
+        until(lambda: served(again) if user == 'staying1' else refused(again))  # noqa: B023
+
+
+def refused(client: TurnClient) -> bool:
+    """Whether it is told that its name and password are wrong."""
+    client.socket.settimeout(1)
+    client.nonce = b''
+    try:
+        client.refresh(600)
+    except Denied as denied:
+        return denied.code == 401
+    except (TimeoutError, OSError):
+        pass
+    return False
 
 
 def served(client: TurnClient) -> bool:

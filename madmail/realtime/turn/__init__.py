@@ -12,5 +12,6 @@ doors        the listener for datagrams
 streams      TCP and TLS clients
 connections  TCP between client and peer (RFC 6062)
 loop, server, process   the loop in its own thread, what hangs on it, the child of the master
+names        the user names that a shard gave
 offer        what clients are told in METADATA
 """

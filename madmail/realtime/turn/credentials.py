@@ -6,7 +6,8 @@ processes.  Nothing is kept, and nobody is asked.
 
 The time also tells accounts apart, for quotas: it lies in a window, at a place that the
 secret and the account decide.  All credentials that an account gets for a while are thus
-one; nobody else can say whose it is, and on the wire it does not outlive itself.
+one; nobody else can say whose it is, and on the wire it does not outlive itself.  Where
+a place is taken the next one is.
 
     window k        [k·w, (k+1)·w), with w a quarter of the longest life
     made in it      a time in window k+3, so with a life of 2w to 4w
@@ -17,8 +18,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from madmail.realtime.turn.message import long_term_key
 
@@ -28,12 +28,33 @@ _DAY = 86400
 _TAG = 16  # octets
 
 
-def username(secret: bytes, account: str, life: int, now: float | None = None) -> str:
-    """The user name that an account gets now; it lasts for half of `life` seconds or longer."""
+Part = tuple[int, int]  # a shard and how many there are: each gives names of its own
+
+
+def usernames(secret: bytes, account: str, life: int, now: float, part: Part) -> Iterator[str]:
+    """The user names that an account may get now, in order; they last half of `life` or longer."""
+    return _window(secret, account, life, int(now) // max(life // 4, 1), part)
+
+
+def likely_names(secret: bytes, account: str, life: int, now: float, part: Part) -> list[str]:
+    """The first choices of all windows whose names may count now."""
+    number = int(now) // max(life // 4, 1)
+    return [
+        next(_window(secret, account, life, one, part))
+        for one in range(max(number - 3, 0), number + 1)
+    ]
+
+
+def _window(secret: bytes, account: str, life: int, number: int, part: Part) -> Iterator[str]:
+    """The names that are made in a window."""
     window = max(life // 4, 1)
-    number = int(time.time() if now is None else now) // window
+    index, parts = part
     digest = hmac.digest(secret, b'%d %s' % (number, account.encode()), 'sha256')
-    return str((number + 3) * window + int.from_bytes(digest[:8], 'big') % window)
+    room = max(window // parts, 1)
+    begin = int.from_bytes(digest[:8], 'big') % room
+    for step in range(room):
+        place = (begin + step) % room * parts + index
+        yield str((number + 3) * window + min(place, window - 1))
 
 
 def password(secret: bytes, name: str) -> str:

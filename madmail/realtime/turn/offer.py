@@ -7,19 +7,19 @@ name, and asks for another when less than twelve hours are left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from madmail.account.address import hostname, ip_literal
+from madmail.realtime.turn.credentials import Part, likely_names, password, usernames
 from madmail.realtime.turn.credentials import derived_secret as derived
-from madmail.realtime.turn.credentials import password, username
+from madmail.realtime.turn.names import Names
 
 if TYPE_CHECKING:
     from madmail.realtime.presence import Presence
     from madmail.settings import Settings
     from madmail.store.interface import Account
 
-NAMES_LIMIT = 100_000  # remembered
 ENTRY = '/shared/vendor/deltachat/turn'
 TLS_ENTRY = '/shared/vendor/deltachat/turns'
 
@@ -42,18 +42,23 @@ def host(settings: Settings) -> str:
 
 
 class Offer:
-    """What one shard tells its accounts, and whose user names they were.
+    """What one shard tells its accounts, and whose user names they were; see `names`."""
 
-    A name says nothing of whose it is, so the shard remembers those that it gave out, and
-    adds what they carried to their accounts.  After a restart it knows them again when
-    clients ask anew; what is carried until then is in no account's figures.
-    """
-
-    def __init__(self, settings: Settings, relay_secret: bytes, presence: Presence) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        relay_secret: bytes,
+        presence: Presence,
+        part: Part = (0, 1),
+        tell: Callable[[list[str]], None] = lambda names: None,
+    ) -> None:
+        """`tell` is called with names that count no more."""
         self._settings = settings
         self._relay_secret = relay_secret
         self._presence = presence
-        self._given: dict[str, int] = {}
+        self._part = part
+        self._tell = tell
+        self._names = Names()
 
     def value(self, account: Account, name: str = 'turn') -> bytes:
         """The value of the entry for the listener turn or turns; b'' for none."""
@@ -66,9 +71,9 @@ class Offer:
         if not self._presence.has('turn'):
             return b''
         secret = secrets_of(settings, self._relay_secret)[0]
-        user = username(secret, account.address, settings['turn.ttl'])
-        if settings['accounts.bandwidth']:
-            self._remember(user, account.id)
+        now = time.time()
+        choices = usernames(secret, account.address, settings['turn.ttl'], now, self._part)
+        user = self._names.choose(account.id, choices, now)
         return f'{at}:{listeners[0].port}:{user}:{password(secret, user)}'.encode()
 
     def carried(
@@ -76,14 +81,36 @@ class Offer:
     ) -> None:
         """Octets by user name, from and to it; `add` is called with those of our accounts."""
         for user, (received, sent) in octets.items():
-            account_id = self._given.get(user)
+            account_id = self._names.whose(user)
             if account_id is not None:
                 add(account_id, received, sent)
 
-    def _remember(self, user: str, account_id: int) -> None:
-        if user not in self._given and len(self._given) >= NAMES_LIMIT:
-            now = time.time()
-            self._given = {name: one for name, one in self._given.items() if int(name) > now}
-            while len(self._given) >= NAMES_LIMIT:
-                del self._given[next(iter(self._given))]
-        self._given[user] = account_id
+    def ended(self, account_id: int | None, address: str = '') -> None:
+        """What this account was told counts no more: it was deleted, blocked or locked.
+
+        `account_id` is None for one that is no more; without an address only what it was told
+        since this shard began is known.
+        """
+        self.all_ended([(account_id, address)])
+
+    def all_ended(self, accounts: Iterable[tuple[int | None, str]]) -> None:
+        """The same of several at once."""
+        now, life = time.time(), self._settings['turn.ttl']
+        secrets = secrets_of(self._settings, self._relay_secret)
+        names: list[str] = []
+        for account_id, address in accounts:
+            likely = [
+                name
+                for secret in secrets
+                if address
+                for name in likely_names(secret, address, life, now, self._part)
+            ]
+            names += self._names.end(account_id, likely, now)
+        if names:
+            self._tell(names)
+
+    def tell_ended(self) -> None:
+        """Say it once more, to a process that has just begun."""
+        names = self._names.ended(time.time())
+        if names:
+            self._tell(names)

@@ -22,7 +22,7 @@ def probe(
     """Get a relayed address and give it back.  Blocks the greenlet; raises OSError."""
     family, address = at
     realm, secret = credentials
-    name = str(int(time.time()) + min(life, 600))
+    name = f'{int(time.time()) + min(life, 600)}:probe'  # which is no account's
     key = message.long_term_key(name, realm, password(secret, name))
     with socket.socket(family, socket.SOCK_DGRAM) as probing:
         probing.connect(address)

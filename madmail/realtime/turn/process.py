@@ -81,6 +81,8 @@ class TurnRole:
         self._thread = threading.Thread(target=self._loop.run, name='turn', daemon=True)
         self._thread.start()
         context.bus.subscribe('settings', lambda data: self._refresh())
+        context.bus.subscribe('turn.ended', self._end)
+        context.bus.publish('turn.begun', {})
         self._greenlets = [
             gevent.spawn(self._readdress),
             gevent.spawn(self._every, WEIGH_TIME, self._weigh),
@@ -174,6 +176,11 @@ class TurnRole:
             allowed=settings['turn.allowed_peers'],
             alone=processes == 1,
         )
+
+    def _end(self, data: dict[str, Any]) -> None:
+        """Accounts were deleted or blocked; these were their user names."""
+        names: list[str] = data['names']
+        self._loop.call(lambda: self.server.end(names))
 
     def _look_up(self) -> None:
         """What the domain's name means, where the relayed address is not given."""

@@ -164,6 +164,8 @@ class Requests:
         if realm != keys.realm.encode() or len(name) > 64 or not name.isascii():
             raise again(401)
         text = name.decode()
+        if text in server.ended:
+            raise again(401)
         allocation = client.allocation
         if allocation is not None and allocation.account.name == text:
             # Also when the credentials have ended meanwhile: calls may be long.

@@ -6,15 +6,16 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
+from itertools import islice
 from typing import Any, NamedTuple
 
 from madmail.account.rates import Gcra
 from madmail.realtime.turn.addresses import Policy, own_addresses
 from madmail.realtime.turn.allocation import Allocation, Peer, Space, sockaddr
 from madmail.realtime.turn.connections import Connection, Connections
-from madmail.realtime.turn.credentials import Keys, Nonces
+from madmail.realtime.turn.credentials import Keys, Nonces, expiry
 from madmail.realtime.turn.doors import Door
 from madmail.realtime.turn.limits import Account, Bucket, Limits, network
 from madmail.realtime.turn.loop import Loop
@@ -26,6 +27,7 @@ from madmail.realtime.turn.streams import Entrance, Stream
 
 STRANGER_RATE, STRANGER_BURST = 3000, 100  # answers a minute to an IP address without proof
 AT_ONCE = 6  # the part of a minute's allocations that may come at once: one sixth
+ENDED_LIMIT = 400_000  # user names that count no more
 STREAMS_LIMIT = 8192  # TCP and TLS clients
 STREAMS_PER_NETWORK = 256
 RESCAN = 60  # seconds between two looks at the addresses of this host
@@ -59,6 +61,7 @@ class Server:
         self.allocations: set[Allocation] = set()
         self.relayed: dict[tuple[str, int], Allocation] = {}
         self.accounts: dict[str, Account] = {}
+        self.ended: dict[str, None] = {}  # user names that count no more
         self.networks: Counter[str] = Counter()  # allocations by IP address or network
         self.streams: set[Stream] = set()
         self.stream_networks: Counter[str] = Counter()
@@ -131,6 +134,17 @@ class Server:
         return time.time()
 
     # -- who may what
+
+    def end(self, names: Iterable[str]) -> None:
+        """What these user names have is over, and they get nothing more."""
+        self.ended.update(dict.fromkeys(names))
+        for allocation in [one for one in self.allocations if one.account.name in self.ended]:
+            self.release(allocation)
+        if len(self.ended) > ENDED_LIMIT:
+            now = self.time()
+            self.ended = dict.fromkeys(name for name in self.ended if (expiry(name) or 0) >= now)
+            for name in list(islice(self.ended, max(len(self.ended) - ENDED_LIMIT, 0))):
+                del self.ended[name]
 
     def answers_stranger(self, ip: str) -> bool:
         """Whether somebody who proved nothing is answered once more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from itertools import islice
 
 import pytest
 from hypothesis import given
@@ -13,12 +14,17 @@ from madmail.realtime.turn.credentials import (
     Keys,
     Nonces,
     expiry,
+    likely_names,
     password,
-    username,
+    usernames,
 )
 from madmail.realtime.turn.message import long_term_key
 
 NOW = 1758600000.0
+
+
+def username(secret: bytes, account: str, life: int, now: float) -> str:
+    return next(usernames(secret, account, life, now, (0, 1)))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +55,26 @@ def test_an_account_keeps_its_name_for_a_while_and_others_have_others() -> None:
     assert username(b's', '7@chat.example', 432000, NOW + 60) in names
     assert username(b's', '7@chat.example', 432000, NOW + 432000) not in names
     assert username(b'other', '7@chat.example', 432000, NOW) not in names
+
+
+@given(st.integers(10**6, 2**33), st.sampled_from([60, 86400, 5 * 86400]), st.integers(1, 16))
+def test_shards_give_names_of_their_own_and_others_when_one_is_taken(
+    now: int, life: int, shards: int
+) -> None:
+    for index in range(shards):
+        names = list(islice(usernames(b's', 'a@chat.example', life, now, (index, shards)), 50))
+        assert all(life // 2 <= int(name) - now <= life for name in names)
+        assert len(set(names)) == min(50, max(life // 4 // shards, 1))
+        if life > 60:
+            begin = (now // (life // 4) + 3) * (life // 4)
+            assert {(int(name) - begin) % shards for name in names} == {index}
+
+
+@given(st.integers(10**6, 2**33), st.floats(0, 5 * 86400 - 1))
+def test_the_likely_names_are_those_given_lately_that_still_count(now: int, ago: float) -> None:
+    given = username(b's', 'a@chat.example', 5 * 86400, now - ago)
+    likely = likely_names(b's', 'a@chat.example', 5 * 86400, now, (0, 1))
+    assert given in likely or int(given) < now
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from madmail.bus.embedded import Bus
 from madmail.realtime.presence import Presence
-from madmail.realtime.turn import offer
+from madmail.realtime.turn import names, offer
 from madmail.realtime.turn.credentials import password
 from madmail.realtime.turn.offer import Offer
 from madmail.realtime.turn.process import relayed_addresses
@@ -20,12 +21,18 @@ ALICE = Account(7, 'alice@chat.example', '', 0, 0, -1)
 BOB = Account(8, 'bob@chat.example', '', 0, 0, -1)
 
 
-def made(up: bool = True, **settings: Any) -> Offer:
+def made(
+    tell: Callable[[list[str]], None] = lambda names: None, up: bool = True, **settings: Any
+) -> Offer:
     bus = Bus(lambda frame: None)
     presence = Presence(bus)
     bus.publish('service', {'name': 'turn', 'up': up})
     settings.setdefault('domain', 'chat.example')
-    return Offer(Settings.defaults(**settings), bytes(32), presence)
+    return Offer(Settings.defaults(**settings), bytes(32), presence, tell=tell)
+
+
+def name_of(offered: Offer, account: Account) -> str:
+    return offered.value(account).decode().split(':')[2]
 
 
 def test_the_form() -> None:
@@ -66,25 +73,72 @@ def test_secrets() -> None:
 
 def test_octets_find_their_accounts() -> None:
     offered = made(accounts__bandwidth=True)
-    names = {one.id: offered.value(one).decode().split(':')[2] for one in (ALICE, BOB)}
+    given = {one.id: name_of(offered, one) for one in (ALICE, BOB)}
     found: list[tuple[int, int, int]] = []
-    octets = {names[7]: [10, 20], names[8]: [1, 2], '1234': [100, 100]}
+    octets = {given[7]: [10, 20], given[8]: [1, 2], '1234': [100, 100]}
     offered.carried(octets, lambda *one: found.append(one))
     assert sorted(found) == [(7, 10, 20), (8, 1, 2)]
 
 
-def test_nobody_is_remembered_where_nothing_is_counted() -> None:
-    offered = made()
-    name = offered.value(ALICE).decode().split(':')[2]
-    offered.carried({name: [1, 1]}, lambda *one: pytest.fail('remembered'))
-
-
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offer, 'NAMES_LIMIT', 10)
-    offered = made(accounts__bandwidth=True)
+    monkeypatch.setattr(names, 'LIMIT', 10)
+    offered = made()
     for number in range(50):
-        offered.value(ALICE._replace(id=number, address=f'{number}@chat.example'))
-    assert len(offered._given) <= 10
+        one = ALICE._replace(id=number, address=f'{number}@chat.example')
+        offered.value(one)
+        if number < 40:
+            offered.ended(one.id, one.address)
+    remembered = offered._names
+    assert len(remembered) <= 10
+    assert len(remembered._of) <= 10
+    assert len(remembered._ended) <= 10
+    assert offered.value(one) == offered.value(one)
+
+
+def test_no_two_accounts_have_the_same_name() -> None:
+    offered = made(turn__ttl=400)  # a hundred places
+    given = {
+        offered.value(ALICE._replace(id=number, address=f'{number}@chat.example')).split(b':')[2]
+        for number in range(20)
+    }
+    assert len(given) == 20
+
+
+def test_the_names_of_who_is_gone_are_told_and_not_given_again() -> None:
+    told: list[str] = []
+    offered = made(told.extend)
+    old, others = name_of(offered, ALICE), name_of(offered, BOB)
+    offered.ended(ALICE.id)
+    assert told == [old]
+    assert name_of(offered, ALICE) != old  # unblocked
+    assert name_of(offered, BOB) == others
+    offered.ended(ALICE.id)
+    assert len(told) == len(set(told)) == 2
+    again = list(told)
+    told.clear()
+    offered.tell_ended()
+    assert told == again
+
+
+def test_a_shard_that_has_just_begun_knows_the_likely_names() -> None:
+    old = name_of(made(), ALICE)
+    told: list[str] = []
+    offered = made(told.extend)
+    offered.ended(None, ALICE.address)
+    assert old in told
+    assert name_of(offered, ALICE) not in told
+    told.clear()
+    offered.ended(None, ALICE.address)
+    assert not told
+
+
+def test_what_another_has_does_not_end() -> None:
+    """Bob has the place that was Alice's before a restart."""
+    told: list[str] = []
+    offered = made(told.extend)
+    offered.value(BOB._replace(address=ALICE.address))
+    offered.ended(ALICE.id, ALICE.address)
+    assert name_of(offered, BOB._replace(address=ALICE.address)) not in told
 
 
 def test_relayed_addresses() -> None:

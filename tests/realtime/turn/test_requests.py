@@ -360,3 +360,24 @@ def test_figures(rig: Rig, peer: Peer) -> None:
     assert found['octets'] == {'turn': {'received': 1000, 'sent': 300}}
     assert rig.ask(rig.server.weigh) == {(client.name, False): 1000, (client.name, True): 300}
     assert rig.ask(rig.server.weigh) == {}
+
+
+def test_names_that_ended_lose_what_they_have_and_get_nothing(rig: Rig) -> None:
+    gone, stays = rig.client(), rig.client(name=str(int(time.time()) + 3000))
+    gone.allocate()
+    stays.allocate()
+    rig.ask(lambda: rig.server.end([gone.name]))
+    assert rig.ask(lambda: len(rig.server.allocations)) == 1
+    assert stays.refresh(600) == 600
+    with pytest.raises(Denied, match='401'):
+        gone.refresh(600)
+    other = rig.client(name=gone.name)
+    with pytest.raises(Denied, match='401'):
+        other.allocate()
+
+
+def test_names_that_ended_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('madmail.realtime.turn.server.ENDED_LIMIT', 3)
+    soon = int(time.time()) + 3600
+    rig.ask(lambda: rig.server.end(['1', '2', *(str(soon + n) for n in range(5))]))
+    assert list(rig.server.ended) == [str(soon + n) for n in (2, 3, 4)]
