@@ -11,7 +11,6 @@ whether this worker does its work.
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
@@ -40,6 +39,7 @@ from madmail import log
 from madmail.tls.context import ServerTLS, Unusable
 from madmail.web import iroh
 from madmail.web.peers import Connections, peer, trusted
+from madmail.web.stream import Application, in_pieces, stop_reading
 from madmail.web.webimap import socket as websocket
 
 HEADER_LIMIT = 384 * 1024  # octets of a request's header: a thousand recipients and more
@@ -80,6 +80,10 @@ class Worker(GeventWorker):
     def init_process(self) -> None:
         self._ending = Event()
         super().init_process()
+
+    def load_wsgi(self) -> None:
+        super().load_wsgi()
+        self.wsgi: Application = in_pieces(self.wsgi)
 
     def run(self) -> None:
         self._idle: set[Any] = set()  # connections between two requests
@@ -136,7 +140,7 @@ class Worker(GeventWorker):
         while len(pool) and time.monotonic() < deadline:
             self.notify()
             for client in list(self._idle):
-                _stop_reading(client)
+                stop_reading(client)
             gevent.sleep(0.1)
         pool.kill(timeout=1.0)
 
@@ -260,15 +264,3 @@ class Worker(GeventWorker):
             # A close with unread input would be a reset, and the answer lost.
             while client.recv(65536):
                 pass
-
-
-def _stop_reading(client: Any) -> None:
-    """What the peer has sent already is still read, then comes the end of the stream.
-
-    Through a second descriptor: shutdown() of a TLS socket would go on in the clear.
-    """
-    try:
-        with socket.socket(fileno=os.dup(client.fileno())) as double:
-            double.shutdown(socket.SHUT_RD)
-    except OSError:
-        pass  # it is gone already
