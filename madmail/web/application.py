@@ -17,6 +17,7 @@ from madmail.web.federation import MxDeliv
 from madmail.web.panel.resources import Panel
 from madmail.web.services import Services
 from madmail.web.site.resources import Site
+from madmail.web.webimap import rest
 from madmail.web.webimap.rest import Rest
 
 _log = log.get('web')
@@ -100,15 +101,20 @@ def build(services: Services, relay: Relay | None = None) -> falcon.App:
     app.add_route(PANEL, panel)
     app.add_route(f'{PANEL}/{{rest:path}}', panel)
     exchanger.add_routes(app, services, admin.relay)
-    Rest(services).add_routes(app)
     Site(services, admin.relay).add_routes(app)
+    Rest(services).add_routes(app)  # behind the site: the sink that comes last is asked first
     return app
 
 
 def _say(request: falcon.Request, response: falcon.Response, error: falcon.HTTPError) -> None:
     """The status in words, and nothing of the request."""
+    text = error.title or str(error.status)
+    if rest.below(request.path):
+        response.content_type = falcon.MEDIA_JSON
+        response.text = rest.error(text)
+        return
     response.content_type = falcon.MEDIA_TEXT
-    response.text = error.title or str(error.status)
+    response.text = text
 
 
 def _failed(

@@ -29,6 +29,7 @@ from madmail.store.control import Control, LiveSettings
 from madmail.store.interface import Body
 from madmail.store.spool import Spool
 from madmail.web.counters import Counters
+from madmail.web.webimap.room import Room
 
 SHUT_OUT_LIMIT = 10_000  # peers that guessed passwords, remembered
 
@@ -58,6 +59,7 @@ class Services:
         self.clients = ShardClients(state_dir, shards)
         self.keys = Keys(state_dir, self.domain, settings)
         self.ending = Event()  # set when the worker takes no more requests
+        self.room = Room()
         self.monotonic = monotonic
         self.shards = shards
         self.admin_token = Watched(state_dir)

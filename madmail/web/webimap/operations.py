@@ -5,13 +5,13 @@ All raise Refused with the status of HTTP and the text of the fact sheet's forms
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import gevent
+from gevent.event import Event
 
 from madmail.smtp import grammar
 from madmail.web.services import Services
@@ -26,6 +26,8 @@ FAILURES = 'limits.admin_failures_per_minute_per_ip'
 
 _FLAG = re.compile(r'\\?[A-Za-z$][A-Za-z0-9$_-]{0,60}')
 _LINE_END = re.compile(rb'\r\n|\r|\n')
+PIECE = 64 * 1024  # characters of a message converted at a time
+UID_MAX = 2**32 - 1
 
 
 class Refused(Exception):
@@ -45,8 +47,14 @@ class Person:
             raise Refused(401, 'missing X-Password header')
         if '@' not in address:
             raise Refused(400, 'invalid email address')
+        self.address = address
         self._services = services
         self._who = (services, address, password, guest)
+
+    def prove(self) -> None:
+        """Raises Refused for a wrong password."""
+        with self.imap():
+            pass
 
     @contextmanager
     def imap(self) -> Iterator[Imap]:
@@ -72,6 +80,8 @@ class Person:
             raise Refused(429, 'too many sessions of this account') from None
         except Trouble:
             raise Refused(503, 'temporary trouble, try again') from None
+        except No as no:
+            raise Refused(_status(no), no.text) from None
 
 
 def mailboxes(session: Imap) -> list[dict[str, Any]]:
@@ -100,6 +110,8 @@ def select(session: Imap, name: str, *, writes: bool = False) -> None:
 
 def messages(session: Imap, since: int) -> list[dict[str, Any]]:
     """Of the selected mailbox, with UIDs above `since`, at most PAGE."""
+    if since == UID_MAX:
+        return []
     found: list[dict[str, Any]] = []
     answers = session.command('UID SEARCH', f'UID {since + 1}:*')
     uids = sorted(uid for one in answers if one and one[0] == 'SEARCH' for uid in one[1:])
@@ -113,14 +125,29 @@ def messages(session: Imap, since: int) -> list[dict[str, Any]]:
     return sorted(found, key=lambda one: int(one['uid']))
 
 
-def wait(session: Imap, seconds: float) -> None:
-    """Until something comes to the selected mailbox, or the time is over."""
+def wait(session: Imap, seconds: float, ending: Event) -> bool:
+    """Until something comes to the selected mailbox, or the time is over.
+
+    False if that is because of `ending`; the session cannot be used any more then.
+    """
     session.command('NOTIFY SET (SELECTED (MessageNew MessageExpunge))')
-    with gevent.Timeout(min(seconds, LONGEST_WAIT), False):
-        while True:
-            one = session.response()
-            if len(one) > 2 and one[2] == 'EXISTS':
-                return
+
+    def interrupt(_: Event) -> None:
+        session.interrupt()
+
+    ending.rawlink(interrupt)
+    try:
+        with gevent.Timeout(min(seconds, LONGEST_WAIT), False):
+            while True:
+                one = session.response()
+                if len(one) > 2 and one[2] == 'EXISTS':
+                    break
+    except Trouble:
+        if not ending.is_set():
+            raise
+    finally:
+        ending.unlink(interrupt)
+    return not ending.is_set()
 
 
 def message(session: Imap, uid: int) -> dict[str, Any]:
@@ -212,19 +239,32 @@ def send(person: Person, recipients: Any, body: Any) -> dict[str, Any]:
         checked.append(path.address)
     if not isinstance(body, str) or not body:
         raise Refused(400, 'missing body')
-    try:
-        octets = body.encode()
-    except UnicodeEncodeError:
-        raise Refused(400, 'malformed message') from None
-    octets = _LINE_END.sub(b'\r\n', octets)  # what a browser has are lines, not octets
-    if not octets.endswith(b'\r\n'):
-        octets += b'\r\n'
+    octets = _lines(body)
     with person.smtp() as session:
         try:
             session.send(checked, octets)
         except No as no:
             raise Refused(_status(no), no.text) from None
     return {'status': 'sent'}
+
+
+def _lines(body: str) -> bytes:
+    """What a browser has are lines, not octets.  Others have their turn in between."""
+    octets = bytearray()
+    carried = ''
+    try:
+        for at in range(0, len(body), PIECE):
+            part = carried + body[at : at + PIECE]
+            # A pair of CR and LF must not be cut.
+            carried = '\r' if part.endswith('\r') and at + PIECE < len(body) else ''
+            octets += _LINE_END.sub(b'\r\n', part[: len(part) - len(carried)].encode())
+            if len(body) > PIECE:
+                gevent.sleep(0)
+    except UnicodeEncodeError:
+        raise Refused(400, 'malformed message') from None
+    if not octets.endswith(b'\r\n'):
+        octets += b'\r\n'
+    return bytes(octets)
 
 
 def _status(no: No) -> int:
@@ -263,14 +303,22 @@ def _folder(session: Imap, verb: str, name: Any, inbox: str, *more: Any) -> None
         raise Refused(400, texts.get(no.code, no.text)) from None
 
 
-def number(value: Any) -> int:
-    """A UID."""
+def since(value: Any) -> int:
+    """A UID above which messages are asked for, 0 = all."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 11:
         value = int(value)
-    if type(value) is not int or not 0 <= value < 2**32:
+    if value is None or value == '':
+        return 0
+    if type(value) is not int or not 0 <= value <= UID_MAX:
         raise Refused(400, 'invalid uid')
     return value
 
 
-def as_json(data: Any) -> str:
-    return json.dumps(data, ensure_ascii=False, separators=(',', ':'))
+def uid(value: Any) -> int:
+    """The UID of a message."""
+    found = None if value is None else since(value)
+    if found is None:
+        raise Refused(400, 'invalid uid')
+    if not found:
+        raise Refused(404, 'message not found')  # RFC 3501 2.3.1.1: none has 0
+    return found

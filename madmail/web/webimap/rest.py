@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import falcon
@@ -11,10 +11,21 @@ import falcon
 from madmail.web.peers import client
 from madmail.web.services import Services
 from madmail.web.upload import Cut, TooSlow, Upload
-from madmail.web.webimap import cors, operations
+from madmail.web.webimap import cors, document, operations
 from madmail.web.webimap.operations import Person, Refused
+from madmail.web.webimap.room import FREE
 
 OFF = 'not found'
+TREES = ('/webimap', '/websmtp')
+
+
+def below(path: str) -> bool:
+    """Whether a path is one of these, where every error is JSON."""
+    return path in TREES or path.startswith(tuple(f'{tree}/' for tree in TREES))
+
+
+def error(text: str) -> str:
+    return document.write({'error': text}).decode()
 
 
 class Rest:
@@ -34,6 +45,14 @@ class Rest:
             ('/websmtp/send', 'send'),
         ):
             app.add_route(path, self, suffix=name)
+        for tree in TREES:
+            app.add_sink(self.missing, prefix=f'{tree}(?:/|$)')  # type: ignore[arg-type]
+
+    def missing(self, request: Any, response: Any, **_: Any) -> None:
+        def work() -> Any:
+            raise Refused(404, OFF)
+
+        self._answer(request, response, work)
 
     # -- reading
 
@@ -46,13 +65,13 @@ class Rest:
 
     def on_get_messages(self, request: falcon.Request, response: falcon.Response) -> None:
         def work() -> Any:
-            since = operations.number(request.get_param('since_uid') or 0)
+            since = operations.since(request.get_param('since_uid'))
             seconds = _seconds(request.get_param('wait'))
             with self._person(request).imap() as session:
                 operations.select(session, _mailbox(request))
                 found = operations.messages(session, since)
-                if not found and seconds:
-                    operations.wait(session, seconds)
+                ending = self._services.ending
+                if not found and seconds and operations.wait(session, seconds, ending):
                     found = operations.messages(session, since)
                 return found
 
@@ -60,7 +79,7 @@ class Rest:
 
     def on_get_message(self, request: falcon.Request, response: falcon.Response, uid: str) -> None:
         def work() -> Any:
-            wanted = operations.number(uid)
+            wanted = operations.uid(uid)
             with self._person(request).imap() as session:
                 operations.select(session, _mailbox(request))
                 return operations.message(session, wanted)
@@ -81,8 +100,9 @@ class Rest:
 
     def on_post_flags(self, request: falcon.Request, response: falcon.Response) -> None:
         def work() -> Any:
-            person, body = self._person(request), self._body(request)
-            uid = operations.number(body.get('uid'))
+            person = self._person(request)
+            with self._body(request, person, FREE) as body:
+                uid = operations.uid(body.get('uid'))
             with person.imap() as session:
                 operations.select(session, body.get('mailbox') or 'INBOX', writes=True)
                 return operations.change_flags(session, uid, body.get('flags'), body.get('op'))
@@ -91,8 +111,9 @@ class Rest:
 
     def on_post_send(self, request: falcon.Request, response: falcon.Response) -> None:
         def work() -> Any:
-            person, body = self._person(request), self._body(request)
-            return operations.send(person, body.get('to'), body.get('body'))
+            person = self._person(request)
+            with self._body(request, person, body_limit(self._services)) as body:
+                return operations.send(person, body.get('to'), body.pop('body', None))
 
         self._answer(request, response, work, switch='websmtp.enabled')
 
@@ -124,43 +145,54 @@ class Rest:
         try:
             if not settings[switch]:
                 raise Refused(404, OFF)
-            response.text = operations.as_json(work())
+            response.data = document.write(work())
         except Refused as refused:
             response.status = refused.status
-            response.text = operations.as_json({'error': refused.text})
+            response.text = error(refused.text)
 
     def _person(self, request: falcon.Request) -> Person:
         guest = client(request.env, self._services.settings)
-        address = _utf8(request.get_header('X-Email') or '')
-        password = _utf8(request.get_header('X-Password') or '')
+        address = utf8(request.get_header('X-Email') or '')
+        password = utf8(request.get_header('X-Password') or '')
         return Person(self._services, address, password, guest)
 
     def _delete(self, request: falcon.Request, mailbox: str, uid: str) -> Any:
-        wanted = operations.number(uid)
+        wanted = operations.uid(uid)
         with self._person(request).imap() as session:
             operations.select(session, mailbox, writes=True)
             return operations.delete(session, wanted)
 
-    def _body(self, request: falcon.Request) -> dict[str, Any]:
-        limit = body_limit(self._services)
+    @contextmanager
+    def _body(
+        self, request: falcon.Request, person: Person, limit: int
+    ) -> Iterator[dict[str, Any]]:
         upload = Upload(request.env)
         if upload.declared > limit:
             raise Refused(413, 'message too large')
-        data = bytearray()
-        try:
-            for piece in upload.pieces():
-                data += piece
-                if len(data) > limit:
-                    raise Refused(413, 'message too large')
-        except (TooSlow, Cut):
-            raise Refused(400, 'the request was cut off') from None
-        try:
-            given = json.loads(data)
-        except (ValueError, RecursionError):
-            raise Refused(400, 'invalid JSON') from None
-        if not isinstance(given, dict):
-            raise Refused(400, 'invalid JSON')
-        return given
+        if upload.chunked or upload.declared > FREE:
+            person.prove()  # nobody else has us keep so much
+        with self._services.room.place(person.address) as place:
+            data = bytearray()
+            try:
+                for piece in upload.pieces():
+                    if len(data) + len(piece) > limit:
+                        raise Refused(413, 'message too large')
+                    if not place.holds(len(data) + len(piece)):
+                        upload.part()
+                        raise Refused(503, 'too much at once, try again')
+                    data += piece
+            except (TooSlow, Cut):
+                raise Refused(400, 'the request was cut off') from None
+            try:
+                given = document.read(data)
+            except document.Excessive:
+                raise Refused(413, 'message too large') from None
+            except document.Malformed:
+                raise Refused(400, 'invalid JSON') from None
+            del data
+            if not isinstance(given, dict):
+                raise Refused(400, 'invalid JSON')
+            yield given
 
 
 def body_limit(services: Services) -> int:
@@ -181,7 +213,7 @@ def _seconds(text: str | None) -> float:
     return min(float(text), operations.LONGEST_WAIT)
 
 
-def _utf8(text: str) -> str:
+def utf8(text: str) -> str:
     """PEP 3333 gives octets as Latin-1."""
     try:
         return text.encode('latin-1').decode()

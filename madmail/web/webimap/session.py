@@ -94,6 +94,13 @@ class Stream:
     def close(self) -> None:
         self._socket.close()
 
+    def interrupt(self) -> None:
+        """Who waits for more gets Trouble; never blocks."""
+        try:
+            self._socket.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass  # it is gone already
+
     def send(self, data: bytes) -> None:
         try:
             self._socket.sendall(data)
@@ -151,6 +158,14 @@ class Imap:
 
     def close(self) -> None:
         self._stream.close()
+
+    def interrupt(self) -> None:
+        """Whatever is waited for ends with Trouble."""
+        self._stream.interrupt()
+
+    def idle(self) -> None:
+        """RFC 2177: nothing but `response` from now on; the session has no idle time then."""
+        self._stream.send(b'%d IDLE\r\n' % next(self._tags))
 
     def command(self, *parts: str | bytes) -> list[list[Value]]:
         """The untagged responses; text goes as it is, octets as a literal.  Raises No."""

@@ -7,7 +7,6 @@ rest costs two greenlets here and a parked session in its shard.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,9 +16,10 @@ from gevent.lock import Semaphore
 from madmail import log
 from madmail.web.peers import client
 from madmail.web.services import Services
-from madmail.web.webimap import cors, operations, shapes, websocket
+from madmail.web.stream import send_all, stop_reading
+from madmail.web.webimap import cors, document, operations, shapes, websocket
 from madmail.web.webimap.operations import Person, Refused
-from madmail.web.webimap.rest import OFF, body_limit
+from madmail.web.webimap.rest import OFF, body_limit, error, utf8
 from madmail.web.webimap.session import Imap, No, Trouble, fetched
 
 PATH = '/webimap/ws'
@@ -27,6 +27,7 @@ PING_TIME = 30.0  # seconds between our pings
 SILENCE = 60.0  # seconds without a word after which a peer is gone
 CLOSING = 2.0  # seconds for its last words
 READ = 64 * 1024
+TURN = 64  # messages of a page after which others have their turn
 
 _log = log.get('webimap')
 
@@ -47,23 +48,27 @@ def serve(services: Services, request: Any, stream: Any, host: str) -> None:
         'REMOTE_ADDR': host,
         'HTTP_X_FORWARDED_FOR': headers.get('X-FORWARDED-FOR', ''),
     }
-    query = {k: v[0] for k, v in parse_qs(request.query or '', max_num_fields=20).items()}
+    query = {k: v[0] for k, v in parse_qs(request.query or '').items()}
     accept = websocket.accept(headers.get('SEC-WEBSOCKET-KEY', ''))
     if not settings['webimap.enabled']:
         _refuse(stream, 404, OFF)
-    elif request.method != 'GET' or headers.get('SEC-WEBSOCKET-VERSION') != '13' or not accept:
+    elif headers.get('SEC-WEBSOCKET-VERSION') != '13':
+        _refuse(
+            stream, 426, 'only version 13', (b'Upgrade: websocket', b'Sec-WebSocket-Version: 13')
+        )
+    elif request.method != 'GET' or not accept:
         _refuse(stream, 400, 'not a WebSocket of RFC 6455')
     elif origin and not _same(origin, headers) and not cors.allowed(settings, origin):
         _refuse(stream, 403, 'origin not allowed')
     else:
         try:
-            since = operations.number(query.get('since_uid') or 0)
+            since = operations.since(query.get('since_uid'))
             if (query.get('mailbox') or 'INBOX').upper() != 'INBOX':
                 raise Refused(400, 'only INBOX can be watched')
             person = Person(
                 services,
-                query.get('email') or headers.get('X-EMAIL', ''),
-                query.get('password') or headers.get('X-PASSWORD', ''),
+                query.get('email') or utf8(headers.get('X-EMAIL', '')),
+                query.get('password') or utf8(headers.get('X-PASSWORD', '')),
                 client(environ, settings),
             )
             with person.imap() as session:
@@ -82,12 +87,16 @@ def _same(origin: str, headers: dict[str, str]) -> bool:
     return origin.partition('://')[2] == headers.get('HOST')
 
 
-def _refuse(stream: Any, status: int, text: str) -> None:
-    body = operations.as_json({'error': text}).encode()
-    stream.sendall(
-        b'HTTP/1.1 %d Refused\r\nContent-Type: application/json\r\nConnection: close\r\n'
-        b'Content-Length: %d\r\n\r\n' % (status, len(body)) + body
+def _refuse(stream: Any, status: int, text: str, more: tuple[bytes, ...] = ()) -> None:
+    body = error(text).encode()
+    lines = (
+        b'HTTP/1.1 %d Refused' % status,
+        b'Content-Type: application/json',
+        b'Connection: close',
+        *more,
+        b'Content-Length: %d' % len(body),
     )
+    stream.sendall(b'\r\n'.join((*lines, b'', body)))
 
 
 class _Conversation:
@@ -100,58 +109,87 @@ class _Conversation:
         self._stream = stream
         self._since = since
         self._sending = Semaphore()
+        self._parted = False  # nothing more is sent
         self._limit = body_limit(services)
+        self._taken = 0  # messages and control frames
 
     def run(self) -> None:
+        def leave(_: object) -> None:
+            gevent.spawn(self._part, websocket.GOING_AWAY)
+
         watcher = gevent.spawn(self._watch)
+        self._services.ending.rawlink(leave)
         try:
-            self._listen(watcher)
+            self._listen()
         except (OSError, gevent.Timeout):
             pass  # it went away
+        except Exception as error:
+            _log.exception('page failed', error)
+            self._close(websocket.TROUBLE)
         finally:
+            self._services.ending.unlink(leave)
             watcher.kill()
 
     # -- from the page
 
-    def _listen(self, watcher: gevent.Greenlet) -> None:
+    def _listen(self) -> None:
         decoder = websocket.Decoder(self._limit)
         pinged = False
-        while True:
-            self._stream.settimeout(SILENCE - PING_TIME if pinged else PING_TIME)
-            try:
-                data = self._stream.recv(READ)
-            except TimeoutError:
-                if pinged or watcher.dead:
+        with self._services.room.place(self._person.address) as place:
+            while True:
+                data = None
+                with gevent.Timeout(SILENCE - PING_TIME if pinged else PING_TIME, False):
+                    data = self._stream.recv(READ)
+                if data is None:
+                    if pinged:
+                        return
+                    pinged = True
+                    self._send(websocket.frame(websocket.PING, b''))
+                    continue
+                if not data:
                     return
-                pinged = True
-                self._send(websocket.frame(websocket.PING, b''))
-                continue
-            if not data:
-                return
-            pinged = False
-            try:
-                events = decoder.feed(data)
-            except websocket.Broken as broken:
-                self._close(broken.code)
-                return
-            for event in events:
-                if event.kind == websocket.PING:
-                    self._send(websocket.frame(websocket.PONG, event.data))
-                elif event.kind == websocket.CLOSE:
-                    self._close(websocket.NORMAL)
+                pinged = False
+                try:
+                    if not place.holds(decoder.held + len(data)):
+                        raise websocket.Broken(websocket.LATER)
+                    for event in decoder.feed(data):
+                        if not self._take(event):
+                            return
+                except websocket.Broken as broken:
+                    self._close(broken.code)
+                    self._linger()
                     return
-                elif event.kind == websocket.BINARY:
-                    self._close(websocket.NOT_TEXT)
-                    return
-                elif event.kind == websocket.TEXT:
-                    self._answer(event.data)
+
+    def _take(self, event: websocket.Event) -> bool:
+        """Whether the conversation goes on.  Raises Broken."""
+        self._taken += 1
+        if not self._taken % TURN:
+            gevent.sleep(0)
+        if event.kind == websocket.PING:
+            self._send(websocket.frame(websocket.PONG, event.data))
+        elif event.kind == websocket.CLOSE:
+            self._close(websocket.closing(event.data))
+            return False
+        elif event.kind == websocket.BINARY:
+            raise websocket.Broken(websocket.NOT_TEXT)
+        elif event.kind == websocket.TEXT:
+            self._answer(event.data)
+        return True
+
+    def _linger(self) -> None:
+        """A close with unread input would be a reset, and our last frame lost."""
+        with gevent.Timeout(CLOSING, False):
+            while self._stream.recv(READ):
+                pass
 
     def _answer(self, data: bytes) -> None:
         try:
-            request = json.loads(data)
+            request = document.read(data)
             if not isinstance(request, dict):
-                raise ValueError
-        except (ValueError, RecursionError):
+                raise document.Malformed
+        except document.Malformed:
+            if not websocket.is_text(data):
+                raise websocket.Broken(websocket.NO_TEXT) from None  # RFC 6455 8.1
             self._say({'action': 'error', 'data': 'invalid JSON'})
             return
         if request.get('type') == 'ping':
@@ -177,7 +215,7 @@ class _Conversation:
         if action == 'send':
             if not self._services.settings['websmtp.enabled']:
                 raise Refused(404, 'send is not enabled')
-            return operations.send(self._person, data.get('to'), data.get('body'))
+            return operations.send(self._person, data.get('to'), data.pop('body', None))
         work = _ACTIONS.get(action)
         if work is None:
             raise Refused(400, 'unknown action')
@@ -196,28 +234,35 @@ class _Conversation:
             session.command(f'NOTIFY SET (SELECTED (MessageNew {shapes.SUMMARY} MessageExpunge))')
             for one in operations.messages(session, self._since):  # came in between
                 self._push(one)
+            session.idle()
             while True:
                 items = fetched(session.response()[1:])
                 if items is not None and 'ENVELOPE' in items and items['UID'] > self._since:
                     self._push(shapes.summary(items))
         except (Trouble, No):
-            self._close(websocket.GOING_AWAY)  # the page connects again
+            self._part(websocket.GOING_AWAY)  # the page connects again
         except OSError:
-            pass
+            stop_reading(self._stream)  # it does not take what we send
         except Exception as error:
             _log.exception('push failed', error)
-            self._close(websocket.TROUBLE)
+            self._part(websocket.TROUBLE)
 
     def _push(self, summary: dict[str, Any]) -> None:
         self._since = max(self._since, summary['uid'])
         self._say({'action': 'new_message', 'data': summary})
 
     def _say(self, data: dict[str, Any]) -> None:
-        self._send(websocket.frame(websocket.TEXT, operations.as_json(data).encode()))
+        self._send(websocket.frame(websocket.TEXT, document.write(data)))
 
     def _send(self, frame: bytes) -> None:
         with self._sending:
-            self._stream.sendall(frame)
+            if self._parted:
+                return  # RFC 6455 5.5.1: nothing behind a Close
+            try:
+                send_all(self._stream, frame)
+            except BaseException:
+                self._parted = True  # there may be half a frame
+                raise
 
     def _close(self, code: int) -> None:
         with gevent.Timeout(CLOSING, False):
@@ -225,11 +270,18 @@ class _Conversation:
                 self._send(websocket.close(code))
             except OSError:
                 pass
+        self._parted = True
+
+    def _part(self, code: int) -> None:
+        """Say why, let the page answer that, and end the conversation."""
+        self._close(code)
+        gevent.sleep(CLOSING)
+        stop_reading(self._stream)
 
 
 def _selected(session: Imap, data: dict[str, Any], *, writes: bool = False) -> int:
     """The mailbox of a request is selected; its UID."""
-    uid = operations.number(data.get('uid'))
+    uid = operations.uid(data.get('uid'))
     operations.select(session, data.get('mailbox') or 'INBOX', writes=writes)
     return uid
 
@@ -242,7 +294,7 @@ def _list_messages(session: Imap, data: dict[str, Any]) -> Any:
     if 'since_uid' not in data:
         raise Refused(400, 'invalid list_messages payload: since_uid is required')
     operations.select(session, data.get('mailbox') or 'INBOX')
-    return operations.messages(session, operations.number(data['since_uid']))
+    return operations.messages(session, operations.since(data['since_uid']))
 
 
 def _flags(session: Imap, data: dict[str, Any]) -> Any:

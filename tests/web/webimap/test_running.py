@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from madmail.web.webimap.websocket import CLOSE, PING, PONG, TEXT
+from madmail.web.webimap.websocket import BINARY, CLOSE, PING, PONG, TEXT
 from tests.system import mail
 from tests.system.relay import fetch_all, wait_for
 from tests.web.conftest import WebRelay
@@ -241,6 +241,82 @@ def test_who_may_ask(relay: WebRelay, alice: Person) -> None:
     relay.cli('settings', 'reset', 'webimap.enabled')
 
 
+@pytest.mark.parametrize(
+    ('method', 'path', 'body', 'wanted'),
+    [
+        ('GET', '/webimap/message/0', '', (404, 'message not found')),
+        ('DELETE', '/webimap/message/0', '', (404, 'message not found')),
+        ('DELETE', '/webimap/messages/INBOX/0', '', (404, 'message not found')),
+        ('GET', '/webimap/message/4294967295', '', (404, 'message not found')),
+        ('GET', '/webimap/message/4294967296', '', (400, 'invalid uid')),
+        ('GET', '/webimap/messages?since_uid=4294967295', '', (200, None)),
+        ('GET', '/webimap/messages?since_uid=', '', (200, None)),
+        ('POST', '/webimap/message/flags', '{"uid":0,"op":"add"}', (404, 'message not found')),
+        (
+            'POST',
+            '/webimap/message/flags',
+            '{"uid":1,"mailbox":"\\ud800","flags":[],"op":"add"}',
+            (400, 'invalid JSON'),
+        ),
+        ('POST', '/webimap/send', '{"to":["\\ud800@x.example"],"body":"x"}', (400, 'invalid JSON')),
+        ('POST', '/webimap/message/flags', '[' * 60_000, (400, 'invalid JSON')),
+        ('POST', '/webimap/message/flags', ' ' * 70_000, (413, 'message too large')),
+        ('POST', '/webimap/send', '[' * 900_000, (413, 'message too large')),
+        ('GET', '/webimap/nothing', '', (404, 'not found')),
+        ('GET', '/webimap', '', (404, 'not found')),
+        ('POST', '/websmtp/receive', '', (404, 'not found')),
+        ('GET', '/webimap/ws', '', (404, 'not found')),
+        ('POST', '/webimap/mailboxes', '', (405, '405 Method Not Allowed')),
+    ],
+)
+def test_every_refusal_is_told_in_json(
+    relay: WebRelay,
+    alice: Person,
+    method: str,
+    path: str,
+    body: str,
+    wanted: tuple[int, str | None],
+) -> None:
+    client = relay.client()
+    client.request(method, path, body or None, {'X-Email': alice[0], 'X-Password': alice[1]})
+    answer = client.getresponse()
+    told = json.loads(answer.read())
+    client.close()
+    status, text = wanted
+    assert answer.status == status
+    assert told == ([] if text is None else {'error': text})
+
+
+def test_nothing_large_is_kept_for_who_does_not_know_the_password(
+    relay: WebRelay, alice: Person
+) -> None:
+    with relay.raw('https') as stream:
+        head = (
+            f'POST /websmtp/send HTTP/1.1\r\nHost: chat.example\r\nX-Email: {alice[0]}\r\n'
+            'X-Password: wrong-password\r\nContent-Length: 20000000\r\n\r\n'
+        )
+        stream.sendall(head.encode())
+        # The answer comes before a single octet of the message.
+        assert stream.recv(65536).startswith(b'HTTP/1.1 401 ')
+
+
+def test_a_large_message_goes_and_comes(relay: WebRelay, alice: Person, bob: Person) -> None:
+    message = mail.encrypted(alice[0], bob[0], size=3_000_000).decode()
+    page = Page(relay, alice)
+    assert page.ask('send', {'to': [bob[0]], 'body': message}) == {'status': 'sent'}
+    page.close()
+    said = {'from': alice[0], 'to': [bob[0]], 'body': message}
+    assert ask(relay, alice, '/websmtp/send', 'POST', said) == (200, {'status': 'sent'})
+    page = Page(relay, bob)
+    for uid in (1, 2):
+        status, told = ask(relay, bob, f'/webimap/message/{uid}')
+        assert status == 200
+        body = message.partition('\r\n\r\n')[2]
+        assert told['body'].partition('\r\n\r\n')[2] == body
+        assert page.ask('fetch', {'uid': uid}) == told
+    page.close()
+
+
 def test_pages_of_other_origins(relay: WebRelay, alice: Person) -> None:
     client = relay.client()
     for origin, status in (('https://app.example', 204), ('https://evil.example', 403)):
@@ -250,6 +326,14 @@ def test_pages_of_other_origins(relay: WebRelay, alice: Person) -> None:
         assert answer.status == status
         shared = answer.headers['Access-Control-Allow-Origin']
         assert shared == (origin if status == 204 else None)
+    for origin, shared in (
+        ('https://app.example', 'https://app.example'),
+        ('https://b.example', None),
+    ):
+        client.request('POST', '/new', headers={'Origin': origin})
+        answer = client.getresponse()
+        assert set(json.loads(answer.read())) == {'email', 'password', 'dclogin_url'}
+        assert answer.headers['Access-Control-Allow-Origin'] == shared, 'as the SDK registers'
     assert Page(relay, alice, Origin='https://evil.example').status == 403
     assert Page(relay, alice, Origin='https://app.example').status == 101
     assert Page(relay, alice, Origin='https://chat.example').status == 101, 'our own pages'
@@ -356,6 +440,58 @@ def test_a_page_ends_with_its_account(relay: WebRelay, alice: Person) -> None:
         page.said()
 
 
+def test_nothing_follows_a_close(relay: WebRelay, alice: Person) -> None:
+    page = Page(relay, alice)
+    relay.cli('accounts', 'delete', alice[0], '-y')
+    assert page.frame() == (CLOSE, (1001).to_bytes(2, 'big'))
+    page.send(TEXT, b'{"type":"ping"}')
+    with pytest.raises(OSError) as gone:
+        page.frame()
+    assert not isinstance(gone.value, TimeoutError)
+
+
+def test_closes_are_answered_by_the_rules(relay: WebRelay, alice: Person) -> None:
+    for kind, data, code in (
+        (CLOSE, (3001).to_bytes(2, 'big') + b'bye', 3001),
+        (CLOSE, b'\x03', 1002),
+        (CLOSE, (1005).to_bytes(2, 'big'), 1002),
+        (TEXT, b'{"a":"\xff"}', 1007),
+        (BINARY, b'{}', 1003),
+    ):
+        page = Page(relay, alice)
+        page.send(kind, data)
+        assert page.frame() == (CLOSE, code.to_bytes(2, 'big'))
+        page.stream.close()
+    page = Page(relay, alice)
+    page.stream.sendall(b'\x81\xff' + (2**32).to_bytes(8, 'big') + b'mask' + bytes(200_000))
+    assert page.frame() == (CLOSE, (1009).to_bytes(2, 'big')), 'unread input is no reset'
+    page.stream.close()
+
+
+def test_half_of_a_character_is_answered(relay: WebRelay, alice: Person) -> None:
+    page = Page(relay, alice)
+    for text in (
+        '{"req_id":"\\ud800","action":"x"}',
+        '{"action":"search","data":{"query":"\\udfff"}}',
+    ):
+        page.send(TEXT, text.encode())
+        assert page.said() == {'action': 'error', 'data': 'invalid JSON'}
+    page.close()
+
+
+def test_handshakes_that_are_refused(relay: WebRelay, alice: Person) -> None:
+    with relay.raw('https') as stream:
+        query = '&'.join(['a=b'] * 100)
+        stream.sendall(
+            f'GET /webimap/ws?{query} HTTP/1.1\r\nHost: chat.example\r\nUpgrade: websocket\r\n'
+            'Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
+            'Sec-WebSocket-Version: 8\r\n\r\n'.encode()
+        )
+        received = stream.recv(65536)
+    assert received.startswith(b'HTTP/1.1 426 ')
+    assert b'\r\nSec-WebSocket-Version: 13\r\n' in received  # RFC 6455 4.4
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     action=st.sampled_from(ACTIONS),
@@ -406,3 +542,20 @@ def test_guessing_is_slowed(tmp_path: Path) -> None:
         statuses = [ask(relay, wrong, '/webimap/mailboxes')[0] for _ in range(8)]
         assert statuses[0] == 401
         assert statuses[-1] == 429
+
+
+def test_a_page_at_rest_stays_and_is_told_when_the_server_goes(tmp_path: Path) -> None:
+    options = {'webimap': {'enabled': True}, 'limits': {'imap_idle': 1}}
+    with WebRelay(tmp_path, options) as relay:
+        alice, bob = relay.account('alice'), relay.account('bob')
+        page = Page(relay, alice)
+        with relay.connect('imaps', 60) as other:
+            other.sendall(f'a LOGIN {bob[0]} {bob[1]}\r\n'.encode())
+            while b'* BYE' not in other.recv(65536):
+                pass  # so the shards have ended whoever is silent for too long
+        deliver(relay, bob, alice[0])
+        assert page.said()['action'] == 'new_message'
+        relay.reload()
+        page.stream.settimeout(60)
+        kind, data = page.frame()
+        assert (kind, data) == (CLOSE, (1001).to_bytes(2, 'big'))

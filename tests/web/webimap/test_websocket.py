@@ -10,6 +10,8 @@ from madmail.web.webimap.websocket import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    NO_TEXT,
+    NORMAL,
     PING,
     PROTOCOL,
     TEXT,
@@ -19,6 +21,7 @@ from madmail.web.webimap.websocket import (
     Event,
     accept,
     close,
+    closing,
     frame,
 )
 
@@ -115,3 +118,36 @@ def test_what_is_sent_arrives(messages: list[tuple[int, bytes]]) -> None:
 
 def test_closing() -> None:
     assert close(1000) == b'\x88\x02\x03\xe8'
+
+
+@pytest.mark.parametrize('code', [1000, 1001, 1003, 1007, 1011, 1013, 3000, 4999])
+def test_a_close_is_answered_with_its_code(code: int) -> None:
+    assert closing(code.to_bytes(2, 'big') + 'gé'.encode()) == code
+    assert closing(b'') == NORMAL
+
+
+@pytest.mark.parametrize('code', [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
+def test_a_close_with_a_wrong_code(code: int) -> None:
+    with pytest.raises(Broken) as broken:
+        closing(code.to_bytes(2, 'big'))
+    assert broken.value.code == PROTOCOL
+
+
+def test_a_close_that_is_cut_or_no_text() -> None:
+    for data, code in ((b'\x03', PROTOCOL), (b'\x03\xe8\xff', NO_TEXT)):
+        with pytest.raises(Broken) as broken:
+            closing(data)
+        assert broken.value.code == code
+
+
+def test_what_waits_for_the_rest_of_its_message_is_known() -> None:
+    decoder = Decoder(1_000_000)
+    wire = masked(TEXT, bytes(range(256)) * 1000)
+    assert decoder.feed(wire[:3]) == []
+    for start in range(3, len(wire) - 1, 4099):
+        assert decoder.feed(wire[start : min(start + 4099, len(wire) - 1)]) == []
+    assert decoder.held == 255_999
+    assert decoder.feed(wire[-1:]) == [Event(TEXT, bytes(range(256)) * 1000)]
+    assert decoder.held == 0
+    decoder.feed(masked(TEXT, b'abc', final=False))
+    assert decoder.held == 3
