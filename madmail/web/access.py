@@ -36,14 +36,23 @@ class _OffLoop:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         def off_loop(*arguments: Any, **named: Any) -> Any:
-            return self._threads.apply(self._run, (name, arguments, named))
+            result, error = self._threads.apply(self._run, (name, arguments, named))
+            if error is not None:
+                raise error
+            return result
 
         return off_loop
 
-    def _run(self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        if self._control is None:
-            self._control = Control(self._state_dir, any_thread=True)
-        return getattr(self._control, name)(*arguments, **named)
+    def _run(
+        self, name: str, arguments: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[Any, Exception | None]:
+        """The result, or the error: the pool would write one that is raised to stderr."""
+        try:
+            if self._control is None:
+                self._control = Control(self._state_dir, any_thread=True)
+            return getattr(self._control, name)(*arguments, **named), None
+        except Exception as error:
+            return None, error
 
 
 class WebAccess:

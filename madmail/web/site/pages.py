@@ -12,6 +12,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import segno
 from jinja2 import BaseLoader, Environment, TemplateNotFound
@@ -210,7 +211,7 @@ def join_link(settings: Settings, token: str = '') -> str:
     """What a new user scans, where that alone makes an account; else ''."""
     if public(settings) and settings['accounts.registration'] in ('open', 'token'):
         if token:
-            return f'dcaccount:{origin(settings)}/new?token={token}'
+            return f'dcaccount:{origin(settings)}/new?token={quote(token, safe="")}'
         if settings['accounts.registration'] == 'open':
             return f'dcaccount:{origin(settings)}/new'
     elif not token and by_login(settings):

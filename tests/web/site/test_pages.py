@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from madmail.admin import shares
 from madmail.admin.refused import Refused
-from madmail.web.site import files, words
+from madmail.settings import Settings
+from madmail.web.site import files, pages, words
+from tests.web.admin.double import Desk
 from tests.web.conftest import WebRelay
 
 INVITATION = 'https://i.delta.chat/#' + 'AB' * 20 + '&a=alice%40chat.example&n=Alice&i=x1&s=y2'
@@ -139,6 +141,52 @@ def test_invitations(relay: WebRelay) -> None:
         assert '/new' not in ask(relay, '/').text
     finally:
         relay.cli('registration', 'open')
+
+
+@pytest.mark.parametrize(
+    'path',
+    [
+        *('/', '/info', '/security', '/docs', '/docs/', '/share', '/new', '/inv/abc', '/nothing'),
+        *('/robots.txt', '/mail/config-v1.1.xml', '/style.css', '/share/remove?slug=a&key=b'),
+    ],
+)
+def test_a_head_is_a_get_without_its_content(relay: WebRelay, path: str) -> None:
+    whole, head = ask(relay, path), ask(relay, path, 'HEAD')
+    assert head.body == b''
+    assert head.status == whole.status
+    for name in ('Content-Type', 'Cache-Control', 'Content-Security-Policy', 'Vary', 'ETag'):
+        assert head.headers[name] == whole.headers[name]
+
+
+@pytest.mark.parametrize('body', ['[' * 15_000, '{"token":"\\ud800"}', '{"page":"\\udfff"}'])
+@pytest.mark.parametrize('path', ['/new', '/share', '/share/remove'])
+def test_json_that_means_nothing(relay: WebRelay, path: str, body: str) -> None:
+    answer = ask(relay, path, 'POST', body, Content_Type='application/json')
+    assert answer.status < 500
+
+
+def test_half_of_a_character_is_not_kept(relay: WebRelay) -> None:
+    fields = {'url': INVITATION, 'name': 'A\ud800', 'slug': 'halved'}
+    answer = ask(relay, '/share', 'POST', json.dumps(fields), Content_Type='application/json')
+    assert answer.status == 201
+    assert 'A?' in ask(relay, '/halved').text
+
+
+def test_an_invitation_in_a_link_is_one_parameter(
+    relay: WebRelay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, 'public', lambda settings: True)
+    given = Settings.defaults(domain='chat.example', **{'accounts.registration': 'token'})
+    made = pages.join_link(given, 'a&b=c#d\r\n é')
+    assert made == 'dcaccount:https://chat.example/new?token=a%26b%3Dc%23d%0D%0A%20%C3%A9'
+
+
+def test_an_endless_invitation_has_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, 'public', lambda settings: True)
+    desk = Desk(tmp_path, **{'accounts.registration': 'token'})
+    answer = desk.client.simulate_get('/inv/' + 'a' * 3500)
+    assert answer.status_code == 200
+    assert 'dcaccount:' in answer.text
 
 
 def test_a_contact_page(relay: WebRelay) -> None:
