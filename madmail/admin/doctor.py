@@ -28,6 +28,7 @@ from madmail.admin.refused import Refused
 from madmail.admin.relay import Relay
 from madmail.settings import Address
 from madmail.settings.declarations import LISTENERS
+from madmail.tls import acme_names
 from madmail.tls.certificate import Missing, describe
 
 GREETING_TIME = 5.0  # seconds
@@ -259,7 +260,10 @@ def certificate(relay: Relay) -> Iterator[Finding]:
     own = told['tls_management'] == 'self_signed'
     # Some authorities issue for six days; those are renewed with three left.
     life = told['not_after'] - told['not_before']
-    if left < 0:
+    begins = datetime.fromtimestamp(told['not_before'], UTC).strftime('%Y-%m-%d %H:%M UTC')
+    if told['not_before'] > time.time():
+        yield Finding('certificate', BAD, f'begins on {begins}', 'is the clock of this host right?')
+    elif left < 0:
         yield Finding('certificate', BAD, f'ended on {until}', 'renew it, then "madmail reload"')
     elif left < min(CERTIFICATE_BAD, life / 10) and not own:
         yield Finding('certificate', BAD, f'ends on {until}', 'renew it now')
@@ -267,17 +271,14 @@ def certificate(relay: Relay) -> Iterator[Finding]:
         yield Finding('certificate', WARN, f'ends on {until}', 'renew it')
     else:
         yield Finding('certificate', OK, f'{told["cert_type"]}, until {until}')
-    domain = relay.settings['domain']
-    if (
-        not own
-        and domain not in told['sans']
-        and f'*.{domain.partition(".")[2]}' not in told['sans']
-    ):
+    name = acme_names.first(relay.settings)  # what clients connect to
+    names = {name, f'*.{name.partition(".")[2]}'}
+    if not own and names.isdisjoint(one.lower() for one in told['sans']):
         yield Finding(
             'certificate',
             BAD,
-            f'it is not for {domain}',
-            'clients refuse it; get one for the domain',
+            f'it is not for {name}',
+            'clients refuse it; get one for that name',
         )
 
 
