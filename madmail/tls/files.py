@@ -36,6 +36,15 @@ def write(path: Path, data: bytes) -> None:
         os.close(directory)
 
 
+def tidy(directory: Path, names: str) -> None:
+    """Remove what a `write` of files whose names begin with `names` has left when it was killed.
+
+    By who holds the lock under which they are written: it may be a key.
+    """
+    for path in directory.glob(f'.{names}*.????????'):
+        path.unlink(missing_ok=True)
+
+
 def make_directory(path: Path) -> None:
     """A directory for the relay's user only, as its parent is."""
     path.mkdir(mode=0o700, parents=True, exist_ok=True)

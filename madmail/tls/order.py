@@ -34,7 +34,7 @@ from madmail.tls import acme, acme_network, acme_schedule, challenges
 from madmail.tls.acme_network import Network, Wait
 from madmail.tls.brief import ASK, BUSY, Brief, read
 from madmail.tls.challenge_server import ChallengeServer
-from madmail.tls.files import write
+from madmail.tls.files import tidy, write
 
 TIME = 240.0  # seconds for an order
 PROBE_TIME = 30.0  # seconds in which our own port 80 has to answer
@@ -374,6 +374,7 @@ def _order(brief: Brief, directory: Path, state: acme.State) -> None:
         state.setup, state.failures, state.next = brief.setup, 0, 0
     failures, pause_ends = state.failures, state.next
     challenges.clear(directory)
+    tidy(directory, 'acme')
     state.began, state.ended, state.request = now, 0, brief.request
     state.tries.append(now)
     state.word, state.error = 'interrupted', 'it was interrupted'

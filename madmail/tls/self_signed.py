@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from madmail.account.address import ip_literal
-from madmail.tls.files import Files, give_to_owner, make_directory, write
+from madmail.tls.files import Files, give_to_owner, make_directory, tidy, write
 
 LIFETIME = datetime.timedelta(days=800)
 RENEWAL = datetime.timedelta(days=90)  # renewed when less is left
@@ -86,6 +86,7 @@ def ensure(directory: Path, domain: str, now: datetime.datetime | None = None) -
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         give_to_owner(directory / 'lock', directory)
+        tidy(directory, 'self-signed')
         if found.key.exists():
             key = _read_key(found.key)
         else:

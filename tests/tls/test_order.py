@@ -337,6 +337,7 @@ class TestInterruption:
 
     def begun(self, brief: Brief) -> subprocess.Popen[bytes]:
         (Path(brief.directory)).mkdir()
+        (Path(brief.directory) / '.acme.pem.0123abcd').write_text('half a key')
         challenges.put(Path(brief.directory), 'left', 'behind')
         process = brief.start()
         # Dates that authorities give are taken for local time.
@@ -346,6 +347,7 @@ class TestInterruption:
             assert time.monotonic() < end
             time.sleep(0.05)
         assert challenges.find(Path(brief.directory), 'left') is None
+        assert not list(Path(brief.directory).glob('.acme.pem.*'))
         return process
 
     def test_one_that_is_told_to_end_is_no_failure(self, silent: Brief) -> None:

@@ -80,6 +80,12 @@ def test_another_domain_gets_a_certificate_with_the_same_key(tmp_path: Path) -> 
     assert certificate(files).public_key() == first.public_key()
 
 
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    (tmp_path / '.self-signed.key.0123abcd').write_text('half a key')
+    files = self_signed.ensure(tmp_path, 'chat.example')
+    assert {path.name for path in tmp_path.iterdir()} == {'lock', *(file.name for file in files)}
+
+
 def test_a_damaged_key_is_reported_and_kept(tmp_path: Path) -> None:
     files = self_signed.ensure(tmp_path, 'chat.example')
     files.key.write_text('damaged')
