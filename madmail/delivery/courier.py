@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 BATCH = 100  # entries of a shard taken up at once, beyond those under way
 IN_LINES = 2000  # entries of all shards under way or lined up
 WORKERS = 500  # greenlets that carry entries
+STRANGERS = 400  # of them for destinations that did not answer the last time, or never yet
+STRANGE_LINES = 1500  # entries lined up for such destinations
+TURN_TIME = 30  # seconds that further ones of them wait
+KNOWN_LIMIT = 10_000  # destinations that answered the last time
 PER_DESTINATION = 8  # of them for one destination that has answered; until then it is one
 LINE_LIMIT = 100  # entries lined up for one destination
 SKIP_LIMIT = 200  # destinations named to a shard as those with full lines
@@ -52,6 +56,7 @@ CLAIM_TIME = 900  # seconds that what is being carried cannot be fetched
 
 EXPIRED = '4.4.7'  # RFC 3463 3.5: delivery time expired
 WAITING = 'It waits to be fetched'
+IN_TURN = 'It waits for its turn'
 NOT_FEDERATED = Reply(550, '5.7.1', 'This relay sends no mail there', 'policy', Fault.POLICY)
 
 _log = log.get('courier')
@@ -92,8 +97,9 @@ class Courier:
     greenlets.  Lines are short, because what waits is safe where it is; a
     destination whose line is full, or that is down, is not asked for again.
 
-    A destination has one greenlet until it has answered, so that those that
-    are dead and not yet known as such never have all of them.
+    A destination has one greenlet until it has answered, and those that did not
+    answer the last time have a part of all, so that those that are dead and not
+    yet known as such never take the place of the living.
     """
 
     def __init__(
@@ -125,8 +131,12 @@ class Courier:
         self._pool = Pool(WORKERS)
         self._lines: dict[str, deque[tuple[int, OutboxEntry]]] = {}
         self._workers: dict[str, int] = {}
-        self._unattended: OrderedDict[str, None] = OrderedDict()  # lines without a greenlet
+        # Lines without a greenlet, those of known destinations and of others.
+        self._unattended: OrderedDict[str, None] = OrderedDict()
+        self._unattended_strange: OrderedDict[str, None] = OrderedDict()
         self._answered: set[str] = set()  # of those with greenlets
+        self._known: OrderedDict[str, None] = OrderedDict()  # answered the last time
+        self._strange: set[str] = set()  # of those with greenlets, the others
         self._held: set[str] = set()  # whose line was full at a visit
         self._full = False  # all lines together were, at a visit
         self._under_way: dict[int, set[int]] = {shard: set() for shard in outboxes}
@@ -155,6 +165,7 @@ class Courier:
         # Entries under way are still due: ask for so many more.
         entries = outbox.due(int(self._clock()), room + len(busy), skip[:SKIP_LIMIT])
         started = 0
+        strange = sum(len(line) for domain, line in self._lines.items() if self._is_strange(domain))
         postponed: set[str] = set()
         for entry in entries:
             if entry.id in busy or entry.domain in postponed:
@@ -168,6 +179,13 @@ class Courier:
                 postponed.add(entry.domain)
                 outbox.postpone(entry.domain, int(self._clock()) + WAITING_TIME, WAITING)
                 continue
+            if self._is_strange(entry.domain):
+                if strange >= STRANGE_LINES:
+                    postponed.add(entry.domain)
+                    turn = int(self._clock()) + TURN_TIME
+                    outbox.postpone(entry.domain, turn, entry.last_error or IN_TURN)
+                    continue
+                strange += 1
             busy.add(entry.id)
             started += 1
             self._lines.setdefault(entry.domain, deque()).append((shard, entry))
@@ -222,16 +240,23 @@ class Courier:
 
     # -- inside
 
+    def _is_strange(self, domain: str) -> bool:
+        """Whether nobody knows that a destination answers; this relay itself does."""
+        return domain not in self._known and parked(domain) is None
+
     def _engage(self, domain: str) -> None:
         """One more greenlet for a destination, if it may have one."""
         working = self._workers.get(domain, 0)
         if working >= (PER_DESTINATION if domain in self._answered else 1):
             return
-        if self._pool.free_count() > 0:
+        strange = self._is_strange(domain)
+        if self._pool.free_count() > 0 and not (strange and len(self._strange) >= STRANGERS):
             self._workers[domain] = working + 1
+            if strange:
+                self._strange.add(domain)
             self._pool.spawn(self._work, domain)
         elif not working:
-            self._unattended[domain] = None
+            (self._unattended_strange if strange else self._unattended)[domain] = None
 
     def _work(self, domain: str) -> None:
         """Work off one line, then those that found no greenlet when they began."""
@@ -240,13 +265,21 @@ class Courier:
                 self._work_off(domain)
             finally:
                 self._leave(domain)
-            while self._unattended:
-                domain, _ = self._unattended.popitem(last=False)
+            while lines := self._waiting_lines():
+                domain, _ = lines.popitem(last=False)
                 if domain in self._lines and domain not in self._workers:
                     break
             else:
                 return
             self._workers[domain] = 1
+            if self._is_strange(domain):
+                self._strange.add(domain)
+
+    def _waiting_lines(self) -> OrderedDict[str, None]:
+        """Those that a greenlet without work may take from."""
+        if self._unattended or len(self._strange) >= STRANGERS:
+            return self._unattended
+        return self._unattended_strange
 
     def _work_off(self, domain: str) -> None:
         while line := self._lines.get(domain):
@@ -265,6 +298,7 @@ class Courier:
             self._workers[domain] = left
             return
         del self._workers[domain]
+        self._strange.discard(domain)
         self._answered.discard(domain)
         if not self._lines.get(domain):
             self._lines.pop(domain, None)
@@ -310,10 +344,20 @@ class Courier:
             replies = [AWAY] * len(entry.recipients)
         else:
             self.schedule.succeeded(entry.domain)
+            self._meet(entry.domain)
             self._answered.add(entry.domain)
             if self._lines.get(entry.domain):
                 self._engage(entry.domain)
         self._settle(outbox, entry, body, replies)
+
+    def _meet(self, domain: str) -> None:
+        """A destination has answered."""
+        self._strange.discard(domain)
+        if parked(domain) is None:
+            self._known[domain] = None
+            self._known.move_to_end(domain)
+            if len(self._known) > KNOWN_LIMIT:
+                self._known.popitem(last=False)
 
     def _settle_known(self, outbox: Outbox, entry: OutboxEntry, known: dict[str, Reply]) -> None:
         """What was handed over when its shard did not answer; recipients may be fewer by now."""
@@ -335,6 +379,7 @@ class Courier:
                 self._under_way[shard].discard(other.id)
             line.clear()
         self._answered.discard(entry.domain)
+        self._known.pop(entry.domain, None)
         self._settle(outbox, entry, body, [reply] * len(entry.recipients), until)
         for one in self._outboxes.values():
             try:

@@ -1,6 +1,7 @@
 """The courier settles every entry by one call, whatever happens in between."""
 
 import email
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -9,6 +10,7 @@ from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event
 
 from madmail.delivery import courier as courier_module
 from madmail.delivery import outbox as outbox_module
@@ -420,6 +422,59 @@ def test_lines_beyond_all_greenlets_are_worked_off(monkeypatch: pytest.MonkeyPat
     assert relay.waiting == []
     assert relay.courier.under_way == 0
     assert relay.courier.waiting() == {}
+
+
+class Hanging(Peers):
+    """The dead ones hang until `released`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.released = Event()
+        self.hanging = 0
+
+    def send(self, entry: OutboxEntry, body: Body) -> Sequence[Reply]:
+        self.attempts.append(entry.domain)
+        if entry.domain.startswith('dead'):
+            self.hanging += 1
+            self.released.wait()
+            raise Unreachable(LATER)
+        return [OK] * len(entry.recipients)
+
+
+def test_any_number_of_dead_destinations_leaves_room_for_those_that_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in (('WORKERS', 6), ('STRANGERS', 4), ('STRANGE_LINES', 10), ('IN_LINES', 40)):
+        monkeypatch.setattr(courier_module, name, value)
+    peers = Hanging()
+    relay = Relay(peers)
+    for n in range(3):
+        relay.queue(f'live{n}.example', f'x@live{n}.example')
+    relay.turn()
+    assert relay.waiting == []
+    for n in range(100):
+        relay.queue(f'dead{n}.example', f'x@dead{n}.example', f'y@dead{n}.example')
+    relay.courier.visit(0)
+    relay.courier.visit(0)
+    gevent.sleep(0.01)
+    assert peers.hanging == 4
+    for _ in range(2):
+        for n in range(3):
+            relay.queue(f'live{n}.example', f'z@live{n}.example')
+        relay.queue(Parked(1, os.urandom(16)).domain, BOB)
+        for _ in range(10):
+            relay.courier.visit(0)
+            gevent.sleep(0.01)
+        assert all(entry.domain.startswith('dead') for entry in relay.waiting)
+        assert peers.hanging == 4
+    assert relay.courier.under_way <= 15
+    peers.released.set()
+    assert relay.courier.finish(5)
+    for _ in range(40):
+        relay.now += 31
+        relay.turn()
+    assert {f'dead{n}.example' for n in range(100)} <= set(peers.attempts), 'their turn comes'
+    assert not relay.courier._strange
 
 
 def test_a_destination_that_answers_gets_a_few_greenlets_and_no_more() -> None:
