@@ -60,6 +60,12 @@ class Rig:
         self.clients.append(client)
         return client
 
+    def dropped(self, what: str = '') -> int:
+        """How many were, once the loop is through with what it is at; in all without `what`."""
+        counts = self.server.dropped
+        found: int = self.ask(lambda: counts[what] if what else sum(counts.values()))
+        return found
+
     def ask(self, function: Callable[[], Any]) -> Any:
         """What it returns in the loop."""
         done = threading.Event()

@@ -90,7 +90,7 @@ def test_checks_name_whom_they_are_for(one_port: Rig, peer: Peer) -> None:
     one.refresh(600)
     two.refresh(600)
     assert one.waiting == two.waiting == []
-    assert one_port.server.dropped['ambiguous'] == 1
+    assert one_port.dropped('ambiguous') == 1
 
 
 def test_answers_are_for_whom_asked(one_port: Rig, peer: Peer) -> None:

@@ -96,7 +96,7 @@ def test_connections_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(2):
         rig.client('tcp').ask(message.BINDING, [])
     assert closed(rig.client('tcp'))
-    assert rig.server.dropped['connection'] == 1
+    assert rig.dropped('connection') == 1
 
 
 def test_strangers_send_short_messages(rig: Rig) -> None:
