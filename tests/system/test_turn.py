@@ -164,6 +164,29 @@ def served(client: TurnClient) -> bool:
     return True
 
 
+def test_an_account_has_its_relays_in_all_processes_together(relay: Relay) -> None:
+    relay.cli('settings', 'set', 'turn.relays_per_account', '4')
+    holding = [caller(relay, 90) for _ in range(4)]
+
+    def held() -> bool:
+        # With each process having its own limit there would be room in one of them.
+        more = [caller(relay, 90) for _ in range(8)]
+        found = [served(one) for one in more]
+        for one in more:
+            one.close()
+        return not any(found)
+
+    for client in holding:
+        client.allocate()
+    until(held)
+    for client in holding:
+        client.refresh(0)
+    until(lambda: served(holding[0]))
+    for client in holding:
+        client.close()
+    relay.cli('settings', 'reset', 'turn.relays_per_account')
+
+
 def test_settings_apply_at_once(relay: Relay) -> None:
     relay.cli('settings', 'set', 'turn.relay_port_max', '24003')
     relay.cli('settings', 'set', 'turn.processes', '1')

@@ -4,6 +4,7 @@ message      the octets of STUN messages
 credentials  user names that are times, passwords made from them, nonces
 addresses    which peers may be reached
 limits       what a stranger, an account and all of them may use
+neighbours   what other processes hold of it
 ports        relay ports and the time they rest
 shared       ports that several allocations have
 allocation   what a client has, and the way of a packet through it

@@ -41,6 +41,16 @@ class Bucket:
         self.level: float = self.depth
         self.at = now
 
+    def change(self, rate: int, now: float) -> None:
+        """Another rate from now on."""
+        if rate == self.rate:
+            return
+        level = self.look(now) if self.rate else BOTTOMLESS
+        self.rate = rate
+        self.depth = max(rate * BURST, LEAST_BURST)
+        self.level = min(level, self.depth)
+        self.at = now
+
     def look(self, now: float) -> float:
         """Octets there are."""
         if not self.rate:

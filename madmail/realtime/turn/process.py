@@ -40,6 +40,8 @@ WEIGH_TIME = 30.0  # seconds between two reports of what users carried
 ADDRESS_TIME = 300.0  # seconds between two looks at what the domain's name means
 CERTIFICATE_TIME = 30.0  # seconds between looks at the certificate's files
 
+NOTHING = {'accounts': {}, 'networks': {}, 'total': 0, 'whole': True}  # of what is held
+
 Result = TypeVar('Result')
 _log = log.get('turn')
 
@@ -74,6 +76,12 @@ class TurnRole:
             tls = self._tls.context('stun.turn') if self._tls and name == 'turns' else None
             for listener in listeners:
                 self.server.listen(listener, tls)
+        context.bus.subscribe('turn.ended', self._end)
+        context.bus.subscribe('turn.held', self._learn)
+        hub = gevent.get_hub().loop
+        self.server.tell = lambda held: hub.run_callback_threadsafe(self._tell_held, held)
+        context.bus.publish('turn.begun', {})
+        self._tell_held(NOTHING, asks=True)
         # A look through everything for garbage, or the other thread's turn, are felt in a call.
         gc.collect()
         gc.freeze()
@@ -81,8 +89,6 @@ class TurnRole:
         self._thread = threading.Thread(target=self._loop.run, name='turn', daemon=True)
         self._thread.start()
         context.bus.subscribe('settings', lambda data: self._refresh())
-        context.bus.subscribe('turn.ended', self._end)
-        context.bus.publish('turn.begun', {})
         self._greenlets = [
             gevent.spawn(self._readdress),
             gevent.spawn(self._every, WEIGH_TIME, self._weigh),
@@ -106,6 +112,7 @@ class TurnRole:
         gevent.killall(self._greenlets)
         self._weigh()
         self._ask(self.server.close)
+        self._tell_held(NOTHING)
         self._last = self.statistics()
         self._loop.stop()
         self._thread.join(LOOP_TIME)
@@ -182,6 +189,17 @@ class TurnRole:
         names: list[str] = data['names']
         self._loop.call(lambda: self.server.end(names))
 
+    def _learn(self, data: dict[str, Any]) -> None:
+        """What another process holds."""
+        if data['by'] == self._context.index:
+            return
+        self._loop.call(lambda: self.server.learn(data))
+        if data['asks']:
+            self._loop.call(lambda: self.server.tell(self.server.held()))
+
+    def _tell_held(self, held: dict[str, Any], *, asks: bool = False) -> None:
+        self._context.bus.publish('turn.held', {'by': self._context.index, 'asks': asks, **held})
+
     def _look_up(self) -> None:
         """What the domain's name means, where the relayed address is not given."""
         domain = str(self._settings['domain'])
@@ -206,6 +224,8 @@ class TurnRole:
 
     def _weigh(self) -> None:
         """Tell the shards what their users carried; the names mean nothing to others."""
+        if not self.server.configuration.alone:
+            self._loop.call(lambda: self.server.tell(self.server.held()))  # if something was lost
         carried = self._ask(self.server.weigh)
         if carried and self._settings['accounts.bandwidth']:
             sums: dict[str, list[int]] = {}

@@ -227,7 +227,7 @@ class Requests:
             raise Refused(440)
         if not server.admits(proved.name, network(client.ip)):
             raise Refused(486)
-        if len(server.allocations) >= server.limits.total > 0:
+        if server.full():
             raise Refused(508)
         if not server.may_allocate(client.ip):
             raise Refused(486)

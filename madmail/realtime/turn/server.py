@@ -6,7 +6,7 @@ import socket
 import ssl
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from madmail.realtime.turn.doors import Door
 from madmail.realtime.turn.limits import Account, Bucket, Limits, network
 from madmail.realtime.turn.loop import Loop
 from madmail.realtime.turn.message import IPV6, Address
+from madmail.realtime.turn.neighbours import Neighbours
 from madmail.realtime.turn.ports import Ports
 from madmail.realtime.turn.requests import Requests
 from madmail.realtime.turn.shared import SharedPort, SharedPorts
@@ -62,6 +63,9 @@ class Server:
         self.relayed: dict[tuple[str, int], Allocation] = {}
         self.accounts: dict[str, Account] = {}
         self.ended: dict[str, None] = {}  # user names that count no more
+        self.neighbours = Neighbours()
+        # Told what has changed of what is held here, where there are other processes.
+        self.tell: Callable[[dict[str, Any]], None] = lambda held: None
         self.networks: Counter[str] = Counter()  # allocations by IP address or network
         self.streams: set[Stream] = set()
         self.stream_networks: Counter[str] = Counter()
@@ -92,6 +96,10 @@ class Server:
         self._allocating.set(self.limits.per_minute, max(self.limits.per_minute // AT_ONCE, 1))
         self.keys = Keys(configuration.secrets, configuration.realm, configuration.life)
         self.bucket = Bucket(configuration.limits.total_rate, self.loop.now)
+        if configuration.alone:
+            self.neighbours.forget()
+        for account in self.accounts.values():
+            self._share(account)
         if (
             before is None
             or before.ports != configuration.ports
@@ -160,10 +168,16 @@ class Server:
         """Whether the account and the place it comes from may have one allocation more."""
         limits = self.limits
         account = self.accounts.get(name)
-        held = account.allocations if account else 0
+        held = (account.allocations if account else 0) + self.neighbours.account(name)
+        here = self.networks.get(place, 0) + self.neighbours.network(place)
         return (not limits.per_account or held < limits.per_account) and (
-            not limits.per_address or self.networks[place] < limits.per_address
+            not limits.per_address or here < limits.per_address
         )
+
+    def full(self) -> bool:
+        """Whether there are as many allocations as there may be."""
+        limit = self.limits.total
+        return bool(limit) and len(self.allocations) + self.neighbours.total() >= limit
 
     def admits_stream(self, place: str) -> bool:
         return (
@@ -211,6 +225,7 @@ class Server:
             self.relayed[relayed] = allocation
         self.made += 1
         client.keep(allocation)
+        self._changed(account, allocation.network)
         return allocation
 
     def release(self, allocation: Allocation) -> None:
@@ -236,6 +251,46 @@ class Server:
         self.networks[allocation.network] -= 1
         if not self.networks[allocation.network]:
             del self.networks[allocation.network]
+        self._changed(account, allocation.network)
+
+    def _changed(self, account: Account, place: str) -> None:
+        self._share(account)
+        if not self.configuration.alone:
+            self.tell(
+                {
+                    'accounts': {account.name: account.allocations},
+                    'networks': {place: self.networks.get(place, 0)},
+                    'total': len(self.allocations),
+                    'whole': False,
+                }
+            )
+
+    def _share(self, account: Account) -> None:
+        """Of an account's rate here is the part that its allocations here are of all it has."""
+        rate = self.limits.account_rate
+        if rate and account.allocations:
+            all_held = account.allocations + self.neighbours.account(account.name)
+            rate = max(rate * account.allocations // all_held, 1)
+        account.bucket.change(rate, self.loop.now)
+
+    def held(self) -> dict[str, Any]:
+        """All that is held here, for another process."""
+        return {
+            'accounts': {name: one.allocations for name, one in self.accounts.items()},
+            'networks': dict(self.networks),
+            'total': len(self.allocations),
+            'whole': True,
+        }
+
+    def learn(self, told: Mapping[str, Any]) -> None:
+        """What another process holds."""
+        self.neighbours.learn(told)
+        for account in (
+            list(self.accounts.values())
+            if told['whole']
+            else (self.accounts[name] for name in told['accounts'] if name in self.accounts)
+        ):
+            self._share(account)
 
     def look_at(self, allocation: Allocation, until: float) -> None:
         """Something of it ends then."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 
 from madmail.realtime.turn import message
+from madmail.realtime.turn.limits import Bucket, take
 from madmail.realtime.turn.message import Address, read_error_code
 from tests.realtime.turn.client import Denied, TurnClient
 from tests.realtime.turn.conftest import Peer, Rig
@@ -381,3 +383,86 @@ def test_names_that_ended_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch)
     soon = int(time.time()) + 3600
     rig.ask(lambda: rig.server.end(['1', '2', *(str(soon + n) for n in range(5))]))
     assert list(rig.server.ended) == [str(soon + n) for n in (2, 3, 4)]
+
+
+def told(**held: Any) -> dict[str, Any]:
+    """By process 1."""
+    nothing = {'by': 1, 'accounts': {}, 'networks': {}, 'total': 0, 'whole': False}
+    return {**nothing, **held}
+
+
+def test_what_other_processes_hold_counts(rig: Rig) -> None:
+    rig.reconfigure(alone=False)
+    rig.limit(per_account=2, per_address=4, total=6)
+    client = rig.client()
+
+    def allocates(**held: Any) -> bool:
+        rig.ask(lambda: rig.server.learn(told(**held)))
+        if client.denied(message.ALLOCATE, [TRANSPORT]):
+            return False
+        client.refresh(0)
+        return True
+
+    assert allocates(accounts={client.name: 1})
+    assert not allocates(accounts={client.name: 2})
+    assert allocates(accounts={client.name: 0})
+    assert allocates(networks={'127.0.0.1': 3})
+    assert not allocates(networks={'127.0.0.1': 4})
+    assert not allocates(accounts={'somebody': 4}, total=6)
+    assert not allocates(networks={'127.0.0.1': 4}, whole=True)
+    assert allocates(whole=True)  # it has begun anew
+    assert not allocates(accounts={client.name: 2})
+    rig.reconfigure(alone=True)
+    assert allocates()
+
+
+def test_other_processes_are_told_what_is_held(rig: Rig) -> None:
+    heard: list[dict[str, Any]] = []
+    rig.server.tell = heard.append
+    rig.reconfigure(alone=False)
+    one, other = rig.client(), rig.client()
+    one.allocate()
+    other.allocate()
+    assert rig.ask(rig.server.held)['accounts'] == {one.name: 2}
+    one.refresh(0)
+    other.refresh(0)
+    assert [each['accounts'] for each in heard] == [{one.name: n} for n in (1, 2, 1, 0)]
+    assert [each['networks'] for each in heard] == [{'127.0.0.1': n} for n in (1, 2, 1, 0)]
+    assert [each['total'] for each in heard] == [1, 2, 1, 0]
+    assert rig.ask(rig.server.held) == {'accounts': {}, 'networks': {}, 'total': 0, 'whole': True}
+
+
+def test_the_rate_of_an_account_is_shared_by_its_relays(rig: Rig) -> None:
+    rig.reconfigure(alone=False)
+    rig.limit(account_rate=1_000_000)
+    client = rig.client()
+    client.allocate()
+
+    def rate() -> int:
+        found: int = rig.ask(lambda: rig.server.accounts[client.name].bucket.rate)
+        return found
+
+    assert rate() == 1_000_000
+    rig.ask(lambda: rig.server.learn(told(accounts={client.name: 3})))
+    assert rate() == 250_000
+    second = rig.client()
+    second.allocate()
+    assert rate() == 400_000
+    rig.limit(account_rate=0)
+    assert rate() == 0
+    rig.limit(account_rate=500_000)
+    assert rate() == 200_000
+    rig.ask(lambda: rig.server.learn(told(whole=True)))
+    assert rate() == 500_000
+
+
+def test_a_bucket_keeps_its_level_when_its_rate_changes() -> None:
+    bucket = Bucket(1_000_000, 0.0)
+    assert take(0.0, 600_000, (bucket,)) == 600_000
+    bucket.change(500_000, 0.0)
+    assert bucket.look(0.0) == 100_000
+    assert bucket.look(100.0) == 350_000
+    bucket.change(0, 100.0)
+    assert take(100.0, 10_000_000, (bucket,)) == 10_000_000
+    bucket.change(500_000, 100.0)
+    assert bucket.look(100.0) == 350_000
