@@ -209,7 +209,8 @@ class TestRefusals:
                 authority.orders.clear()
                 authority.refusals = [(409, refusal, {}), LIMITED]
                 order.perform(Brief(str(directory), source, ('chat.example',)))
-                assert [one.get('replaces') for one in authority.orders] == [name, None]
+                asked = {'identifiers': [{'type': 'dns', 'value': 'chat.example'}]}
+                assert authority.orders == [{**asked, 'replaces': name}, asked]
                 assert acme.load(directory).word == acme_schedule.RATE_LIMITED
             authority.orders.clear()
             authority.refusals = [LIMITED]
