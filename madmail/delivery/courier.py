@@ -406,7 +406,9 @@ class Courier:
             later = []
         report = None
         if failed and entry.sender:
-            report = bounce(self._domain, entry.sender, failed, header_block(body), now)
+            report = bounce(
+                self._domain, entry.sender, failed, header_block(body), now, entry.created
+            )
         try:
             if later:
                 next_try = int(now + self._delay(entry)) + 1

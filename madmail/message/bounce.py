@@ -16,12 +16,29 @@ from madmail.smtp.reply import Reply
 from . import header
 
 _TEXT_LIMIT = 400  # characters of a remote server's words
+_ADDRESS_LIMIT = 320  # octets
 _ENHANCED = re.compile(r'[245]\.[0-9]{1,3}\.[0-9]{1,3}')
 
 
 def _printable(text: str) -> str:
     """One line of ASCII, whatever a remote server said."""
     return ''.join([c if ' ' <= c <= '~' else '?' for c in text[:_TEXT_LIMIT]])
+
+
+def _final(recipient: str) -> str:
+    """The address in a field of ASCII (RFC 3464 2.3.2, RFC 6533 3)."""
+    if recipient.isascii():
+        return f'rfc822; {_printable(recipient)}'
+    spelled = ''.join(
+        [c if '!' <= c <= '~' and c not in '\\+=' else f'\\x{{{ord(c):X}}}' for c in recipient]
+    )
+    return f'utf-8; {spelled}'
+
+
+def _legible(recipient: str) -> str:
+    """For people, on one line."""
+    text = recipient.encode(errors='replace')[:_ADDRESS_LIMIT].decode(errors='ignore')
+    return ''.join([c if c.isprintable() else '?' for c in text])
 
 
 def _diagnosis(reply: Reply) -> str:
@@ -54,15 +71,16 @@ def bounce(
     failures: Sequence[tuple[str, Reply]],
     original_headers: bytes,
     now: float,
+    arrived: float | None = None,
 ) -> bytes:
     """A whole message for `to`, with one failed recipient a reply.
 
-    `domain` is the mail domain (IP literals in brackets), `now` Unix seconds;
-    `original_headers` is the header block of the message that failed.
+    `domain` is the mail domain (IP literals in brackets), `now` Unix seconds, like the time
+    at which the message `arrived` here if that was before; `original_headers` is the header
+    block of the message that failed.
     """
     boundary = secrets.token_hex(16)
     original = _original(original_headers)
-    listed = [(_printable(recipient), reply) for recipient, reply in failures]
     text = [
         f'This is the mail delivery system at {domain}.',
         '',
@@ -70,12 +88,16 @@ def bounce(
         'the following recipients.',
         '',
     ]
-    text += [f'<{recipient}>: {_diagnosis(reply)}' for recipient, reply in listed]
-    status = [f'Reporting-MTA: dns; {domain.strip("[]")}', f'Arrival-Date: {formatdate(now)}']
-    for recipient, reply in listed:
+    text += [f'<{_legible(recipient)}>: {_diagnosis(reply)}' for recipient, reply in failures]
+    ascii_only = all(line.isascii() for line in text)
+    status = [
+        f'Reporting-MTA: dns; {domain.strip("[]")}',
+        f'Arrival-Date: {formatdate(now if arrived is None else arrived)}',
+    ]
+    for recipient, reply in failures:
         status += [
             '',
-            f'Final-Recipient: rfc822; {recipient}',
+            f'Final-Recipient: {_final(recipient)}',
             'Action: failed',
             f'Status: {_status(reply)}',
             f'Diagnostic-Code: smtp; {_diagnosis(reply)}',
@@ -92,7 +114,8 @@ def bounce(
         f'\tboundary="{boundary}"',
         '',
         f'--{boundary}',
-        'Content-Type: text/plain; charset=us-ascii',
+        f'Content-Type: text/plain; charset={"us-ascii" if ascii_only else "utf-8"}',
+        *([] if ascii_only else ['Content-Transfer-Encoding: 8bit']),
         '',
         *text,
         '',
@@ -107,5 +130,5 @@ def bounce(
         '',
         '',
     ]
-    head = '\r\n'.join(lines).encode('ascii')
+    head = '\r\n'.join(lines).encode()
     return head + original + f'\r\n--{boundary}--\r\n'.encode('ascii')

@@ -52,6 +52,26 @@ def test_octets_are_those_of_a_message() -> None:
     assert data.count(b'Action: failed\r\n') == 1000
 
 
+def test_a_name_that_is_not_ascii_can_be_read() -> None:
+    name = 'jürgen+x@example.net'
+    data = bounce('example.org', 'a@example.org', [(name, FAILED[1])], HEADERS, 9000.0, 5000.0)
+    message = email.message_from_bytes(data, policy=email.policy.default)
+    assert not message.defects
+    text, status, _ = message.get_payload()
+    assert f'<{name}>: 550 5.1.1' in text.get_content()
+    whole, recipient = status.get_payload()
+    assert recipient['Final-Recipient'] == 'utf-8; j\\x{FC}rgen\\x{2B}x@example.net'
+    assert whole['Arrival-Date'] == 'Thu, 01 Jan 1970 01:23:20 -0000'
+    assert message['Date'].datetime.timestamp() == 9000
+    long = [('ü' * 500 + '\r\n\u2028@x', FAILED[1])]
+    data = bounce('example.org', 'a@example.org', long, HEADERS, 0)
+    assert data.count(b'Final-Recipient: ') == 1
+    inspection = Inspection(Direction.IN, Rules(), reverse_path='', recipients=1)
+    data = bounce('example.org', 'a@example.org', [(name, FAILED[1])], HEADERS, 0)
+    verdict, _ = inspect(inspection, [data])
+    assert verdict.reply is None
+
+
 def test_words_of_the_other_side_stay_on_their_line() -> None:
     evil = Reply(550, '', 'no\r\n\r\n--x\r\nContent-Type: text/html\r\n\r\n\xe4' + 'y' * 2000)
     data = bounce('example.org', 'alice@example.org', [('b@x', evil)], HEADERS, 0)
