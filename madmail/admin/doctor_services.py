@@ -24,6 +24,15 @@ def turn(relay: Relay) -> Iterator[Finding]:
     if not relay.settings[calls.ENABLED]:
         return
     found = calls.state(relay)
+    if not found['port'] and not found['tls_port']:
+        # On by default, so a file that names its listeners has left it out: nothing is broken.
+        yield Finding(
+            'turn',
+            WARN,
+            'the TURN server is on and listens nowhere; calls go over servers of others',
+            '"madmail port turn enable", or else "madmail turn off"',
+        )
+        return
     yield from _listening(
         relay, 'turn', 'the TURN server', found['answers'], found['port'] or found['tls_port']
     )

@@ -70,8 +70,13 @@ def add_commands(commands: Any, options: list[argparse.ArgumentParser]) -> None:
 def port_status(invocation: Invocation) -> Result:
     with Access(invocation.load()) as access:
         found = [ports.state(access, service) for service in ports.SERVICES]
-    rows = [(s['name'], s['port'] or '-', s['mode'], ', '.join(s['addresses'])) for s in found]
+    rows = [(s['name'], *_seen(s), ', '.join(s['addresses'])) for s in found]
     return Result({'services': found}, table(('service', 'port', 'mode', 'addresses'), rows))
+
+
+def _seen(state: dict[str, Any]) -> tuple[Any, str]:
+    """Port and mode for people: what does not listen is neither public nor local."""
+    return (state['port'], state['mode']) if state['enabled'] else ('-', '-')
 
 
 def port(invocation: Invocation) -> Result:
@@ -94,8 +99,9 @@ def port(invocation: Invocation) -> Result:
         data['reset'] = True
     elif action != 'status':
         data['reload_required'] = False  # it was done
-    where = ', '.join(state['addresses']) or 'does not listen'
-    return Result(data, f'{service}: {where} ({state["mode"]})')
+    if not state['enabled']:
+        return Result(data, f'{service}: does not listen')
+    return Result(data, f'{service}: {", ".join(state["addresses"])} ({state["mode"]})')
 
 
 def submission_access(invocation: Invocation) -> Result:
@@ -108,7 +114,7 @@ def submission_access(invocation: Invocation) -> Result:
         found = [ports.state(access, service) for service in SUBMISSION]
     modes = {state['mode'] for state in found if state['enabled']}
     mode = 'local' if modes == {'local'} else 'public'
-    rows = [(s['name'], s['port'] or '-', s['mode']) for s in found]
+    rows = [(s['name'], *_seen(s)) for s in found]
     return Result({'mode': mode, 'services': found}, table(('service', 'port', 'mode'), rows))
 
 

@@ -90,7 +90,8 @@ def test_what_is_off_is_no_finding(examine: Examine) -> None:
 
 def test_on_and_listening_nowhere(examine: Examine) -> None:
     nowhere = {'listen.turn': [], 'listen.turns': []}
-    assert examine(checks.turn, TURN, **nowhere)[0] == BAD
+    level, seen = examine(checks.turn, TURN, **nowhere)
+    assert (level, 'listens nowhere' in seen) == (WARN, True)  # on without anybody's doing
     assert examine(checks.proxy, {}, **PROXY, **{'listen.shadowsocks': []})[0] == BAD
     nowhere = {'listen.iroh': [], 'listen.http': []}
     level, seen = examine(checks.iroh, {**IROH, 'answers': True}, **nowhere)
