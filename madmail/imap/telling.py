@@ -75,8 +75,9 @@ def tell_at_leisure(session: ImapSession) -> None:
             # Until it is sent, for only one greenlet at a time may wait for the wire.
             session.speaking = True
             if news.shows(session, view, what):
-                news.tell(session, what)
-            news.write(session, view, what)
+                news.tell(session, what)  # what has happened by its end may not be loaded
+            else:
+                news.write(session, view, what)
             session.spoke = time.monotonic()
             session.wire.drain()
             session.speaking = False

@@ -212,3 +212,24 @@ def test_commands_that_find_nothing_let_others_run(
     odd = ','.join(map(str, range(1, 1000, 2)))
     assert b' OK ' in client.ask(f'UID FETCH {odd} (FLAGS)')
     assert len(turns) >= 500
+
+
+def test_an_expunge_while_a_new_message_is_shown_gets_its_right_number(
+    shard: ShardDouble, login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = shard.store.mailbox(shard.account().id, 'INBOX')
+    assert row is not None
+    shard.store.append(row.id, [NewMessage(MemoryBody(b'x'), flags=8) for _ in range(500)])
+    shard.store.expunge(row.id, [1, 2, 3])
+    monkeypatch.setattr(mailboxes, 'FIRST_WINDOW', 16)
+    monkeypatch.setattr(mailboxes, 'WINDOW', 16)
+    client = login()
+    client.ask('SELECT INBOX')
+    client.ask('NOTIFY SET (SELECTED (MessageNew (UID BODY.PEEK[]) MessageExpunge))')
+    client.wire.reading = False
+    shard.store.append(row.id, [NewMessage(MemoryBody(message(1, body=b'x' * PLENTY)))])
+    until(lambda: client.wire.unsent > OUTPUT_LIMIT)
+    shard.store.expunge(row.id, [100])
+    client.wire.reading = True
+    told = client.take(lambda: b'EXPUNGE' in client.wire.output)
+    assert told.endswith(b')\r\n* 97 EXPUNGE\r\n')
