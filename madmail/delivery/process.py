@@ -23,6 +23,7 @@ from madmail.delivery.outbox import Outbox, ShardOutbox, ToShard
 from madmail.delivery.pulling import Polling, PullDesk
 from madmail.delivery.relaying import Relaying
 from madmail.delivery.route import Router
+from madmail.delivery.schedule import Steps
 from madmail.delivery.tracker import Tracker
 from madmail.master.control import NotRunning, Refused, ask
 from madmail.metrics import bandwidth
@@ -41,6 +42,7 @@ STUCK = 120.0  # seconds without a turn after which the courier counts as stuck
 RETIRE_TIME = 10.0  # seconds that entries under way get to end
 PUSH_TIME = 3.0  # seconds that notifications under way get
 EXPIRE_TIME = 60.0  # seconds between two looks for entries that are too old
+SETTLE_TIME = 3600.0  # seconds without such a look after the clock was put forward
 FLUSH_TIME = 30.0  # seconds between two writings of the tracker
 TIDY_TIME = 5.0  # seconds between two looks at idle connections
 
@@ -98,6 +100,8 @@ class CourierRole:
         self._renewals = Renewals(settings, context.state_dir, resolver, context.bus.publish)
         self._wake = {shard: Event() for shard in self._outboxes}
         self._turned = dict.fromkeys(self._outboxes, time.monotonic())
+        self._steps = Steps(time.time, time.monotonic)
+        self._expired = time.monotonic()
         self._loops: list[gevent.Greenlet] = []
         self._retiring = False
 
@@ -221,14 +225,15 @@ class CourierRole:
 
     def _upkeep(self) -> None:
         """What is done by the clock: old entries, idle connections, the tracker."""
-        expired = flushed = time.monotonic()
+        flushed = time.monotonic()
         while not self._retiring:
             gevent.sleep(TIDY_TIME)
             try:
                 self._relaying.tidy()
                 now = time.monotonic()
-                if now - expired >= EXPIRE_TIME:
-                    expired = now
+                self._look_at_clock(now)
+                if now - self._expired >= EXPIRE_TIME:
+                    self._expired = now
                     self._expire()
                 if now - flushed >= FLUSH_TIME:
                     flushed = now
@@ -237,6 +242,16 @@ class CourierRole:
                     self._weigh()
             except Exception as error:
                 _log.exception('upkeep failed', error)
+
+    def _look_at_clock(self, now: float) -> None:
+        """What was put off by a clock that was wrong is due now; nothing is old by its leap."""
+        step = self._steps.look()
+        if step < 0:
+            _log.warning('clock was put back', seconds=int(-step))
+            self._retry('')
+        elif step > 0:
+            _log.warning('clock was put forward', seconds=int(step))
+            self._expired = now + SETTLE_TIME - EXPIRE_TIME
 
     def _weigh(self) -> None:
         """Keep how much the relay has carried."""

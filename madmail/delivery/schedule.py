@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 LONGEST = 3600.0  # seconds
+STEP = 60.0  # seconds by which a clock must be set to count as set
 KNOWN_LIMIT = 10_000  # destinations that are down or were lately
 DOUBLINGS = 12
 
@@ -87,3 +88,18 @@ class Schedule:
         """Destinations that are down now, and until when."""
         now = self._clock()
         return {domain: one.until for domain, one in self._down.items() if one.until > now}
+
+
+class Steps:
+    """Notices that somebody has set the clock, which all times of a queue are of."""
+
+    def __init__(self, clock: Callable[[], float], monotonic: Callable[[], float]) -> None:
+        self._clock = clock
+        self._monotonic = monotonic
+        self._offset = clock() - monotonic()
+
+    def look(self) -> float:
+        """By how many seconds it was set since the last look, 0.0 = not."""
+        before, self._offset = self._offset, self._clock() - self._monotonic()
+        step = self._offset - before
+        return step if abs(step) > STEP else 0.0

@@ -17,8 +17,9 @@ from madmail.delivery import outbox as outbox_module
 from madmail.delivery.courier import Courier, Transport
 from madmail.delivery.destination import Parked, parked
 from madmail.delivery.outbox import ShardOutbox, ToShard
-from madmail.delivery.process import CourierRole
+from madmail.delivery.process import EXPIRE_TIME, SETTLE_TIME, CourierRole
 from madmail.delivery.relaying import Unreachable
+from madmail.delivery.schedule import Steps
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable
 from madmail.smtp.reply import Reply
@@ -574,6 +575,40 @@ def test_the_operator_need_not_wait() -> None:
     assert relay.waiting == []
 
 
+# -- the clock
+
+
+def test_a_clock_that_was_set_is_noticed_once() -> None:
+    now, ticks = [1000.0], [50.0]
+    steps = Steps(lambda: now[0], lambda: ticks[0])
+    assert steps.look() == 0
+    for change, seen in ((5, 0), (-86_400, -86_400), (0, 0), (0.5, 0), (7200, 7200), (0, 0)):
+        ticks[0] += 5
+        now[0] += 5 + change
+        assert steps.look() == seen
+
+
+def test_what_a_wrong_clock_put_off_does_not_wait_for_its_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    relay = Relay()
+    clients = [FakeClient(n, store) for n, store in enumerate(relay.stores)]
+    monkeypatch.setattr('madmail.delivery.process.ShardClient', lambda state_dir, n: clients[n])
+    role = CourierRole(FakeContext(tmp_path))  # type: ignore[arg-type]
+    now, ticks = [time.time() + 10 * 365 * 86_400], [0.0]
+    role._steps = Steps(lambda: now[0], lambda: ticks[0])
+    relay.now = now[0]
+    relay.queue('other.example', 'x@other.example')
+    role.courier.schedule.failed('other.example', 'away')
+    now[0] = time.time()
+    role._look_at_clock(5.0)
+    assert relay.waiting[0].next_try <= time.time()
+    assert role.courier.schedule.down() == {}
+    now[0] += 100_000
+    role._look_at_clock(10.0)
+    assert role._expired == 10.0 + SETTLE_TIME - EXPIRE_TIME
+
+
 # -- age
 
 
@@ -707,6 +742,11 @@ class FakeClient:
             return self.store.outbox_retry(**params)
         if method == 'outbox_postpone':
             return self.store.outbox_postpone(**params)
+        if method == 'outbox_hasten':
+            assert params == {'domain': ''}
+            now = int(time.time())
+            self.store.outbox[:] = [replace(one, next_try=now) for one in self.store.outbox]
+            return None
         assert method == 'deliver'
         body = MemoryBody(params.pop('data'))
         return [outcome.value for outcome in self.store.deliver(body, **params)]
