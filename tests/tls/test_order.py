@@ -341,12 +341,12 @@ class TestInterruption:
         (Path(brief.directory) / '.acme.pem.0123abcd').write_text('half a key')
         challenges.put(Path(brief.directory), 'left', 'behind')
         process = brief.start()
-        # Dates that authorities give are taken for local time.
-        assert b'TZ=UTC' in Path(f'/proc/{process.pid}/environ').read_bytes().split(b'\0')
         end = time.monotonic() + 30
         while acme.load(Path(brief.directory)).request != 'me':
             assert time.monotonic() < end
             time.sleep(0.05)
+        # Dates that authorities give are taken for local time.
+        assert b'TZ=UTC' in Path(f'/proc/{process.pid}/environ').read_bytes().split(b'\0')
         assert challenges.find(Path(brief.directory), 'left') is None
         assert not list(Path(brief.directory).glob('.acme.pem.*'))
         return process
