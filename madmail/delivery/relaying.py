@@ -32,6 +32,7 @@ HOSTS_LIMIT = 5000  # hosts of which that is known
 ADDRESSES_LIMIT = 6  # addresses of a host that are tried
 SMTP_KEEP_TIME = 20.0  # seconds an SMTP connection waits for the next message
 SMTP_KEEP_LIMIT = 8  # connections kept to one host
+SMTP_KEPT_LIMIT = 500  # connections kept, to all hosts
 SMTP_MESSAGES = 100  # over one connection
 
 UNSURE = Reply(451, '4.4.2', 'The other relay did not answer', 'unsure', Fault.PEER)
@@ -249,13 +250,19 @@ class Relaying:
         return kept.pop().connection
 
     def _keep(self, hop: Hop, connection: Connection) -> None:
-        kept = self._smtp.setdefault(hop, deque())
         if connection.lost:
             connection.close()
-        elif connection.transactions >= SMTP_MESSAGES or len(kept) >= SMTP_KEEP_LIMIT:
+            return
+        kept = self._smtp.get(hop, ())
+        if (
+            connection.transactions >= SMTP_MESSAGES
+            or len(kept) >= SMTP_KEEP_LIMIT
+            or sum(map(len, self._smtp.values())) >= SMTP_KEPT_LIMIT
+        ):
             connection.quit()
         else:
-            kept.append(_Idle(connection, self._monotonic()))
+            idle = _Idle(connection, self._monotonic())
+            self._smtp.setdefault(hop, deque()).append(idle)
 
 
 def alternating(addresses: Sequence[str]) -> Sequence[str]:

@@ -9,6 +9,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from madmail.delivery import relaying as relaying_module
 from madmail.delivery.dns import Answer, Status
 from madmail.delivery.relaying import (
     ADDRESSES_LIMIT,
@@ -125,6 +126,19 @@ def test_smtp_over_ipv6() -> None:
         'RCPT TO:<b@two.example>',
         'RCPT TO:<b@[ipv6:::1]>',
     ]
+    way.close()
+    server.close()
+
+
+def test_connections_are_kept_for_a_few_hosts_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relaying_module, 'SMTP_KEPT_LIMIT', 2)
+    server = Server()
+    way = relaying(server.port, [0.0], '127.0.0.1')
+    for _ in range(2):
+        for number in range(4):
+            entry = OutboxEntry(1, 'a@one.example', f'{number}.example', ('b@x.example',), 0)
+            assert way.send(entry, MemoryBody(TEXT))[0].code == 250
+    assert server.connections == 2 + 2 * 2
     way.close()
     server.close()
 
