@@ -147,14 +147,16 @@ declare(
     'database',
     Url('sqlite', 'postgresql', 'postgres'),
     'sqlite',
-    'sqlite keeps everything in the state directory; postgresql://user@host/name uses a server.',
+    'Where accounts and mail are. sqlite: in the state directory. This version has nothing else; '
+    'the URL of a database server is refused at the start.',
     applies=RESTART,
 )
 declare(
     'bus',
     Url('embedded', 'redis', 'rediss', 'unix'),
     'embedded',
-    'embedded carries events between the processes of this host; redis://host between hosts.',
+    'What carries events between processes. embedded: the relay itself, on this host. This version '
+    'has nothing else; the URL of a server is refused at the start.',
     applies=RESTART,
 )
 declare(
