@@ -199,9 +199,9 @@ class Courier:
             return 0
         outbox, busy = self._outboxes[shard], self._under_way[shard]
         given_back = 0
-        for entry in outbox.older(int(self._clock() - lifetime), BATCH):
-            if entry.id in busy or parked(entry.domain) or entry.leased_until > self._clock():
-                continue
+        for entry in self._too_old(outbox, busy, int(self._clock() - lifetime)):
+            if entry.id in busy:
+                continue  # since we looked
             busy.add(entry.id)
             try:
                 body = outbox.body(entry)
@@ -217,6 +217,22 @@ class Courier:
                 busy.discard(entry.id)
             given_back += 1
         return given_back
+
+    def _too_old(self, outbox: Outbox, busy: set[int], created: int) -> list[OutboxEntry]:
+        """At most BATCH; what cannot go now does not hide what is behind it."""
+        found: list[OutboxEntry] = []
+        for limit in (BATCH, BATCH * 10, BATCH * 100):
+            entries = outbox.older(created, limit)
+            found = [
+                entry
+                for entry in entries
+                if entry.id not in busy
+                and parked(entry.domain) is None
+                and entry.leased_until <= self._clock()
+            ]
+            if found or len(entries) < limit:
+                break
+        return found[:BATCH]
 
     def retry(self, domain: str = '') -> None:
         """The operator wants a destination tried now; without one, all of them.

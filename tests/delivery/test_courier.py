@@ -628,6 +628,18 @@ def test_what_is_too_old_comes_back_tried_or_not() -> None:
     assert relay.courier.expire(0) == 0
 
 
+def test_old_mail_that_must_stay_does_not_hide_what_is_behind_it() -> None:
+    relay = Relay()
+    for n in range(150):
+        relay.queue(Parked(1, n.to_bytes(16, 'big')).domain, BOB)
+    relay.queue('other.example', 'x@other.example')
+    relay.now += 172_801
+    assert relay.courier.expire(0) == 1
+    assert len(relay.waiting) == 150
+    assert [statuses(text) for text in relay.reports] == [{'x@other.example': '4.4.7'}]
+    assert relay.courier.expire(0) == 0
+
+
 def test_parked_mail_and_mail_under_way_do_not_expire_in_passing() -> None:
     transport = Scripted([OK])
     relay = Relay(transport)
