@@ -108,6 +108,8 @@ class Pages:
             'comment': settings['relay.comment'],
             'operator': contact(settings['relay.admin']),
             'sharing': settings['site.sharing'],
+            'encrypted_only': settings['policy.require_encryption'],
+            'signed_only': settings['federation.dkim'] == 'require',
             'registration': settings['accounts.registration'],
             # for pages made for other relays
             'MailDomain': domain,

@@ -81,13 +81,14 @@ class Site:
     def on_get_index(self, request: falcon.Request, response: falcon.Response) -> None:
         language = self._language(request)
         link = pages.join_link(self._settings)
+        kept = self._settings['retention.messages']
         self._show(
             request,
             response,
             'index.html',
             link=link,
             qr=_code(link) if link else '',
-            retention=pages.age(self._settings['retention.messages'], words.texts(language)),
+            retention=kept and pages.age(kept, words.texts(language)),
         )
 
     def on_get_invite(self, request: falcon.Request, response: falcon.Response, token: str) -> None:
@@ -156,7 +157,7 @@ class Site:
                 self._relay, token=token, origin=self._services.guest(guest)
             )
         except Refused as refused:
-            self._not_made(request, response, refused, people='page' in form)
+            self._not_made(request, response, refused, token, people='page' in form)
             return
         if 'page' in form:
             link = made['dclogin_url']
@@ -181,6 +182,7 @@ class Site:
         request: falcon.Request,
         response: falcon.Response,
         refused: Refused,
+        token: str | None,
         *,
         people: bool,
     ) -> None:
@@ -192,7 +194,14 @@ class Site:
             _say(response, status, {'error': refused.text, 'reason': refused.text})
             return
         t = words.texts(self._language(request))
-        text = t['retry'] if status >= 500 else refused.text
+        if status >= 500:
+            text = t['retry']
+        elif token:
+            text = t['token_bad']
+        else:
+            text = t[
+                'closed' if self._settings['accounts.registration'] == 'closed' else 'token_help'
+            ]
         self._show(request, response, 'message.html', status, heading=t['trouble'], text=text)
 
     # -- contact pages
@@ -210,7 +219,7 @@ class Site:
         )
         try:
             if wait:
-                raise Refused('unavailable', words.texts(self._language(request))['retry'])
+                raise Refused('unavailable', 'too many at once')
             made, key = shares.create(self._relay, slug, url, name)
         except Refused as refused:
             status = STATUS.get(refused.word, 500)
@@ -219,7 +228,7 @@ class Site:
                 response,
                 'share.html',
                 status,
-                problem=refused.text,
+                problem=self._problem(request, refused, url),
                 url=url,
                 name=name,
                 slug=slug,
@@ -229,6 +238,19 @@ class Site:
         removal = f'{root}/share/remove?slug={made["slug"]}&key={key}'
         page = f'{root}/{made["slug"]}'
         self._show(request, response, 'shared.html', 201, page=page, removal=removal)
+
+    def _problem(self, request: falcon.Request, refused: Refused, url: str) -> str:
+        """Why there is no page, in the visitor's language."""
+        t = words.texts(self._language(request))
+        if refused.word == 'exists':
+            return t['share_taken']
+        if refused.word != 'invalid':
+            return t['retry']
+        try:
+            shares.stored(url)
+        except Refused:
+            return t['share_bad_url']
+        return t['share_bad_slug']
 
     def on_get_share_remove(self, request: falcon.Request, response: falcon.Response) -> None:
         self._sharing()
@@ -243,9 +265,8 @@ class Site:
             shares.remove_by_key(self._relay, form.get('slug', ''), form.get('key', ''))
         except Refused as refused:
             status = STATUS.get(refused.word, 500)
-            self._show(
-                request, response, 'message.html', status, heading=t['trouble'], text=refused.text
-            )
+            text = t['share_gone']
+            self._show(request, response, 'message.html', status, heading=t['trouble'], text=text)
             return
         self._show(request, response, 'message.html', heading=t['share_removed'], text='')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
 import re
@@ -187,6 +188,55 @@ def test_an_endless_invitation_has_a_page(tmp_path: Path, monkeypatch: pytest.Mo
     answer = desk.client.simulate_get('/inv/' + 'a' * 3500)
     assert answer.status_code == 200
     assert 'dcaccount:' in answer.text
+
+
+@pytest.mark.parametrize('language', words.LANGUAGES)
+def test_nothing_is_promised_that_is_switched_off(tmp_path: Path, language: str) -> None:
+    strict, lax = (
+        Desk(tmp_path / name, **given)
+        for name, given in (
+            ('strict', {'federation.dkim': 'require'}),
+            (
+                'lax',
+                {
+                    'policy.require_encryption': False,
+                    'federation.dkim': 'off',
+                    'retention.messages': 0,
+                },
+            ),
+        )
+    )
+    t = words.texts(language)
+    for desk, said, unsaid in ((strict, '', '_plain'), (lax, '_plain', '')):
+        query = f'lang={language}'
+        start = html.unescape(desk.client.simulate_get('/', query_string=query).text)
+        safety = html.unescape(desk.client.simulate_get('/security', query_string=query).text)
+        assert t[f'how_2{said}'] in start
+        assert t[f'how_2{unsaid}'] not in start
+        assert (t['security_3'] in safety) == (t['security_4'] in safety) == (desk is strict)
+        assert (t['how_3_kept'] in start) == (desk is lax)
+
+
+@pytest.mark.parametrize('language', words.LANGUAGES)
+def test_people_are_refused_in_their_language(relay: WebRelay, language: str) -> None:
+    t = words.texts(language)
+    query = f'?lang={language}'
+    slug = f'taken{language}'
+    assert form(relay, f'/share{query}', url=INVITATION, slug=slug).status == 201
+    for key, fields in (
+        ('share_taken', {'url': INVITATION, 'slug': slug}),
+        ('share_bad_slug', {'url': INVITATION, 'slug': 'share'}),
+        ('share_bad_url', {'url': 'https://elsewhere.example/', 'slug': 'some'}),
+    ):
+        answer = form(relay, f'/share{query}', **fields)
+        assert answer.status in (400, 409)
+        assert t[key] in html.unescape(answer.text)
+    answer = form(relay, f'/share/remove{query}', slug=slug, key='wrong')
+    assert answer.status == 404
+    assert t['share_gone'] in html.unescape(answer.text)
+    answer = form(relay, f'/new{query}', token='wrong', page='1')
+    assert answer.status == 403
+    assert t['token_bad'] in html.unescape(answer.text)
 
 
 def test_a_contact_page(relay: WebRelay) -> None:
