@@ -198,7 +198,11 @@ class Tunnel:
         self._state = CONNECTING
         self.deadline = time.monotonic() + CONNECT_TIME
         proxy.deadlines.add(self)
-        service = self._service = socket.socket(way.family)
+        try:
+            service = self._service = socket.socket(way.family)
+        except OSError:  # no more descriptors
+            self._unreachable()
+            return
         service.setblocking(False)
         service.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if way.family == socket.AF_INET:

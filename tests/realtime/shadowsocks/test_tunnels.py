@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,24 @@ def test_a_service_that_is_down_is_closed_without_a_word(tmp_path: Path) -> None
         rig.server.stop()
         assert rig.client(b'hello').stream.recv(100) == b''
         assert rig.counts()['unreachable'] == 1
+
+
+def test_without_descriptors_it_is_closed_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Exhausted:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(socket, name)
+
+        def socket(self, *_: object) -> None:
+            raise OSError(errno.EMFILE, 'too many')
+
+    with Rig(tmp_path) as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(tunnel, 'socket', Exhausted())
+            assert rig.client(b'hello').hear(1) == b''
+        assert (rig.counts()['unreachable'], rig.counts()['crashes']) == (1, 0)
+        assert rig.client(b'hello').hear(5) == b'hello'
 
 
 def test_a_service_that_never_accepts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
