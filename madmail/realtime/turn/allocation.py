@@ -86,6 +86,11 @@ def sockaddr(address: Address) -> Peer:
     return (address.host, address.port)
 
 
+def port_name(stream: bool, address: Address) -> str:
+    """Of a relayed address of ours."""
+    return f'{"tcp" if stream else "udp"}{address.family} {address.port}'
+
+
 class Allocation:
     """Of one client.  `relay` is the socket of the relayed address `relayed`."""
 
@@ -166,6 +171,11 @@ class Allocation:
         self.up_credit = self.down_credit = 0
         self.up_granted = self.down_granted = 0
         self.counted = (0, 0)
+
+    @property
+    def port(self) -> str:
+        """Its relayed port, as processes tell each other."""
+        return port_name(self.connections is not None, self.relayed)
 
     # -- packets
 

@@ -3,7 +3,8 @@
 A client stays with the process that the kernel gave it to, and the relays of one account may
 be spread over several.  Each process tells the others on the bus, topic 'turn.held':
 
-    {by, accounts: {user name: relays}, networks: {place: relays}, total, whole, asks}
+    {by, accounts: {user name: relays}, networks: {place: relays}, ports: {port: relays},
+     total, whole, asks}
 
 with what has changed, or with `whole` all that it has; one that `asks` has just begun.  So
 limits hold but for those who come to two processes within the same millisecond.
@@ -21,6 +22,7 @@ class Neighbours:
     def __init__(self) -> None:
         self._accounts: dict[int, dict[str, int]] = {}
         self._networks: dict[int, dict[str, int]] = {}
+        self._ports: dict[int, dict[str, int]] = {}
         self._totals: dict[int, int] = {}
 
     def account(self, name: str) -> int:
@@ -31,6 +33,10 @@ class Neighbours:
         """Relays of clients at this address or network."""
         return sum(held.get(place, 0) for held in self._networks.values())
 
+    def has(self, port: str) -> bool:
+        """Whether one of them relays there; `port` as in `Allocation.port`."""
+        return any(port in held for held in self._ports.values())
+
     def total(self) -> int:
         return sum(self._totals.values())
 
@@ -39,6 +45,7 @@ class Neighbours:
         for held, news in (
             (self._accounts.setdefault(by, {}), told['accounts']),
             (self._networks.setdefault(by, {}), told['networks']),
+            (self._ports.setdefault(by, {}), told['ports']),
         ):
             if told['whole']:
                 held.clear()
@@ -53,4 +60,5 @@ class Neighbours:
         """There are no others."""
         self._accounts.clear()
         self._networks.clear()
+        self._ports.clear()
         self._totals.clear()

@@ -40,7 +40,13 @@ WEIGH_TIME = 30.0  # seconds between two reports of what users carried
 ADDRESS_TIME = 300.0  # seconds between two looks at what the domain's name means
 CERTIFICATE_TIME = 30.0  # seconds between looks at the certificate's files
 
-NOTHING = {'accounts': {}, 'networks': {}, 'total': 0, 'whole': True}  # of what is held
+NOTHING = {
+    'accounts': {},
+    'networks': {},
+    'ports': {},
+    'total': 0,
+    'whole': True,
+}  # of what is held
 
 Result = TypeVar('Result')
 _log = log.get('turn')

@@ -374,6 +374,9 @@ class Requests:
         if allocation.connections is None:
             raise Refused(400)
         peer = self._peer(proved, allocation)
+        server = self._server
+        if peer.host in server.policy.relays and not server.relays_streams(peer):
+            raise Refused(447)  # what else listens on this host is nobody's business
         if not allocation.connections.connect(peer, proved):
             raise Refused(446)
         return None  # when the peer has answered

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from madmail.account.rates import Gcra
 from madmail.realtime.turn.addresses import Policy, own_addresses
-from madmail.realtime.turn.allocation import Allocation, Peer, Space, sockaddr
+from madmail.realtime.turn.allocation import Allocation, Peer, Space, port_name, sockaddr
 from madmail.realtime.turn.connections import Connection, Connections
 from madmail.realtime.turn.credentials import Keys, Nonces, expiry
 from madmail.realtime.turn.doors import Door
@@ -67,6 +67,7 @@ class Server:
         # Told what has changed of what is held here, where there are other processes.
         self.tell: Callable[[dict[str, Any]], None] = lambda held: None
         self.networks: Counter[str] = Counter()  # allocations by IP address or network
+        self.ports_held: Counter[str] = Counter()  # allocations by relayed port
         self.streams: set[Stream] = set()
         self.stream_networks: Counter[str] = Counter()
         self.pending: dict[int, Connection] = {}  # by number, until the client has come
@@ -225,7 +226,8 @@ class Server:
             self.relayed[relayed] = allocation
         self.made += 1
         client.keep(allocation)
-        self._changed(account, allocation.network)
+        self.ports_held[allocation.port] += 1
+        self._changed(allocation)
         return allocation
 
     def release(self, allocation: Allocation) -> None:
@@ -251,15 +253,20 @@ class Server:
         self.networks[allocation.network] -= 1
         if not self.networks[allocation.network]:
             del self.networks[allocation.network]
-        self._changed(account, allocation.network)
+        self.ports_held[allocation.port] -= 1
+        if not self.ports_held[allocation.port]:
+            del self.ports_held[allocation.port]
+        self._changed(allocation)
 
-    def _changed(self, account: Account, place: str) -> None:
+    def _changed(self, allocation: Allocation) -> None:
+        account, place, port = allocation.account, allocation.network, allocation.port
         self._share(account)
         if not self.configuration.alone:
             self.tell(
                 {
                     'accounts': {account.name: account.allocations},
                     'networks': {place: self.networks.get(place, 0)},
+                    'ports': {port: self.ports_held.get(port, 0)},
                     'total': len(self.allocations),
                     'whole': False,
                 }
@@ -278,6 +285,7 @@ class Server:
         return {
             'accounts': {name: one.allocations for name, one in self.accounts.items()},
             'networks': dict(self.networks),
+            'ports': dict(self.ports_held),
             'total': len(self.allocations),
             'whole': True,
         }
@@ -315,8 +323,19 @@ class Server:
         else:
             self._across(sender, size, peer)
 
+    def relays_streams(self, peer: Address) -> bool:
+        """Whether a port of a relayed address of ours is one to which peers connect."""
+        port = port_name(True, peer)
+        return port in self.ports_held or self.neighbours.has(port)
+
     def _across(self, sender: Allocation, size: int, peer: Peer) -> None:
-        """To another process of ours, over the local address of its socket."""
+        """To another process of ours, over the local address of its socket.
+
+        But to nothing else that has a port of the range on this host.
+        """
+        if not self.neighbours.has(port_name(False, Address(peer[0], peer[1]))):
+            self.dropped['allocation'] += 1
+            return
         bound = self.configuration.bound[sender.family]
         if bound == '0.0.0.0':
             bound = '127.0.0.1'

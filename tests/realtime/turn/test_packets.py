@@ -8,6 +8,7 @@ import pytest
 
 from madmail.realtime.turn import message
 from madmail.realtime.turn.message import Address, parse
+from madmail.realtime.turn.process import NOTHING
 from tests.realtime.turn.client import TurnClient
 from tests.realtime.turn.conftest import Peer, Rig
 
@@ -81,6 +82,13 @@ def test_two_relays_talk_to_each_other(rig: Rig, transports: tuple[str, str]) ->
         assert one.receive() == b'\x40\0' + size.to_bytes(2, 'big') + payload(size)
 
 
+def elsewhere(rig: Rig, *relayed: Address) -> None:
+    """As if another process had these."""
+    ports = {f'udp1 {address.port}': 1 for address in relayed}
+    rig.ask(lambda: rig.server.learn({'by': 1, **NOTHING, 'ports': ports}))
+    rig.ask(rig.server.relayed.clear)
+
+
 def test_relays_of_two_processes_talk_to_each_other(rig: Rig) -> None:
     """Over the network, where the other one is not in this process."""
     rig.reconfigure(alone=False)
@@ -88,7 +96,7 @@ def test_relays_of_two_processes_talk_to_each_other(rig: Rig) -> None:
     first, second = one.allocate(), two.allocate()
     one.permit(second)
     two.bind(0x5000, first)
-    rig.ask(rig.server.relayed.clear)
+    elsewhere(rig, first, second)
     one.indicate(second, b'over')
     assert two.receive() == b'\x50\0\0\4over'
     two.channel_data(0x5000, b'back')
@@ -105,9 +113,23 @@ def test_relays_behind_one_to_one_nat_talk_to_each_other(rig: Rig) -> None:
     two.permit(first)
     one.indicate(second, b'inside')
     assert data_of(two.receive()) == (first, b'inside')
-    rig.ask(rig.server.relayed.clear)
+    elsewhere(rig, first, second)
     one.indicate(second, b'across')
     assert data_of(two.receive()) == (first, b'across')
+
+
+def test_ports_of_the_range_that_are_not_ours_are_not_reached(rig: Rig) -> None:
+    """Also where another process might have them."""
+    rig.reconfigure(alone=False)
+    one, two = rig.client(), rig.client()
+    first, second = one.allocate(), two.allocate()
+    one.permit(second)
+    two.permit(first)
+    rig.ask(rig.server.relayed.clear)
+    one.indicate(second, b'to nobody')
+    nothing_else(one)
+    nothing_else(two)
+    assert rig.server.dropped['allocation'] == 1
 
 
 def nothing_else(client: TurnClient) -> None:

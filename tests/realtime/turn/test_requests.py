@@ -11,6 +11,7 @@ import pytest
 from madmail.realtime.turn import message
 from madmail.realtime.turn.limits import Bucket, take
 from madmail.realtime.turn.message import Address, read_error_code
+from madmail.realtime.turn.process import NOTHING
 from tests.realtime.turn.client import Denied, TurnClient
 from tests.realtime.turn.conftest import Peer, Rig
 
@@ -387,7 +388,8 @@ def test_names_that_ended_are_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch)
 
 def told(**held: Any) -> dict[str, Any]:
     """By process 1."""
-    nothing = {'by': 1, 'accounts': {}, 'networks': {}, 'total': 0, 'whole': False}
+    nothing: dict[str, Any] = {'by': 1, 'accounts': {}, 'networks': {}, 'ports': {}, 'total': 0}
+    nothing['whole'] = False
     return {**nothing, **held}
 
 
@@ -421,15 +423,17 @@ def test_other_processes_are_told_what_is_held(rig: Rig) -> None:
     rig.server.tell = heard.append
     rig.reconfigure(alone=False)
     one, other = rig.client(), rig.client()
-    one.allocate()
-    other.allocate()
+    relayed = [one.allocate(), other.allocate()]
     assert rig.ask(rig.server.held)['accounts'] == {one.name: 2}
     one.refresh(0)
     other.refresh(0)
     assert [each['accounts'] for each in heard] == [{one.name: n} for n in (1, 2, 1, 0)]
     assert [each['networks'] for each in heard] == [{'127.0.0.1': n} for n in (1, 2, 1, 0)]
     assert [each['total'] for each in heard] == [1, 2, 1, 0]
-    assert rig.ask(rig.server.held) == {'accounts': {}, 'networks': {}, 'total': 0, 'whole': True}
+    assert rig.ask(rig.server.held) == NOTHING
+    ports = [each['ports'] for each in heard]
+    assert ports[:2] == [{f'udp1 {address.port}': 1} for address in relayed]
+    assert ports[2] == {f'udp1 {relayed[0].port}': 0}
 
 
 def test_the_rate_of_an_account_is_shared_by_its_relays(rig: Rig) -> None:

@@ -192,6 +192,31 @@ def test_connect_to_a_peer(rig: Rig, transport: str) -> None:
     listening.socket.close()
 
 
+def somewhere(ports: range) -> socket.socket:
+    """A service on one of them that is free."""
+    for port in ports:
+        try:
+            return socket.create_server(('127.0.0.1', port))
+        except OSError:
+            pass
+    raise AssertionError
+
+
+def test_what_else_listens_on_this_host_is_not_reached(rig: Rig) -> None:
+    """Ports of the range are for relays, and somebody else may have one."""
+    control, other = rig.client('tcp'), rig.client('tcp')
+    control.allocate(protocol=message.TCP)
+    place = other.allocate(protocol=message.TCP)
+    with somewhere(range(20000, 21000)) as service:
+        port = service.getsockname()[1]
+        with pytest.raises(Denied, match='447'):
+            control.connect_to(Address('127.0.0.1', port))
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            service.accept()
+    assert control.connect_to(place)
+
+
 def test_a_half_close_is_passed_on(rig: Rig) -> None:
     listening = Listening()
     control = rig.client('tcp')
