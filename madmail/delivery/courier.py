@@ -416,8 +416,7 @@ class Courier:
         failed = [(name, reply) for name, reply in pairs if reply.code >= 500]
         later = [(name, reply) for name, reply in pairs if 400 <= reply.code < 500]
         now = self._clock()
-        lifetime = self._settings['queue.lifetime']
-        if later and lifetime and now - entry.created >= lifetime:
+        if later and self._is_over(entry, now):
             failed += [(name, _expired(reply)) for name, reply in later]
             later = []
         report = None
@@ -444,6 +443,13 @@ class Courier:
             raise
         self.delivered += len(pairs) - len(failed) - len(later)
         self.bounced += len(failed)
+
+    def _is_over(self, entry: OutboxEntry, now: float) -> bool:
+        """Whether the try that has just failed was the last one."""
+        lifetime, tries = self._settings['queue.lifetime'], self._settings['queue.tries']
+        if lifetime and now - entry.created >= lifetime:
+            return True
+        return bool(tries and entry.tries + 1 >= tries and parked(entry.domain) is None)
 
     def _delay(self, entry: OutboxEntry) -> float:
         """Doubling, and spread so that a queue does not wake all at once."""

@@ -104,6 +104,15 @@ declare(
     unit='seconds',
 )
 declare(
+    'queue.tries',
+    Integer(0, 1000),
+    0,
+    'How often a message to another relay is tried before it goes back to its sender; 0 = any '
+    'number of times within queue.lifetime. Messages that wait together for a relay that is down '
+    'count the tries that were theirs.',
+    applies=LIVE,
+)
+declare(
     'exchanger.lease',
     Duration(1, 86400),
     120,

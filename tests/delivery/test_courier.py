@@ -313,6 +313,23 @@ def test_after_its_lifetime_mail_comes_back() -> None:
     assert b'Come again' in relay.reports[0]
 
 
+def test_after_its_last_try_mail_comes_back() -> None:
+    transport = Scripted([LATER], [LATER], [OK])
+    relay = Relay(transport)
+    relay.courier._settings = Settings.defaults(queue__tries=2)
+    relay.queue('other.example', 'x@other.example')
+    relay.turn()
+    [entry] = relay.waiting
+    assert relay.reports == []
+    relay.now = entry.next_try
+    relay.turn()
+    assert relay.waiting == []
+    [text] = relay.reports
+    assert statuses(text) == {'x@other.example': '4.4.7'}
+    assert b'Come again' in text
+    assert len(transport.sent) == 2
+
+
 def test_mixed_answers_never_send_twice() -> None:
     transport = Scripted([OK, LATER, NEVER], [OK])
     relay = Relay(transport)
