@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from madmail.admin import shares
 from madmail.admin.refused import Refused
 from madmail.settings import Settings
-from madmail.web.site import files, pages, words
+from madmail.web.site import files, guide, pages, words
 from tests.web.admin.double import Desk
 from tests.web.conftest import WebRelay
 
@@ -215,6 +215,22 @@ def test_nothing_is_promised_that_is_switched_off(tmp_path: Path, language: str)
         assert t[f'how_2{unsaid}'] not in start
         assert (t['security_3'] in safety) == (t['security_4'] in safety) == (desk is strict)
         assert (t['how_3_kept'] in start) == (desk is lax)
+
+
+@pytest.mark.parametrize('language', words.LANGUAGES)
+def test_the_guide_is_there_in_every_language(relay: WebRelay, language: str) -> None:
+    names = {path.name for path in (guide.GUIDE / 'en').iterdir()}
+    assert {path.name for path in (guide.GUIDE / language).iterdir()} == names
+    start = ask(relay, f'/docs/?lang={language}').text
+    for name in names - {'index.md'}:
+        page = name.removesuffix('.md')
+        assert f'/docs/{page}' in start
+        answer = ask(relay, f'/docs/{page}?lang={language}')
+        assert f'<article lang="{language}"' in answer.text
+        # What is a command in one language is that in all.
+        english = ask(relay, f'/docs/{page}?lang=en').text
+        commands = re.findall(r'<code>[^<]*</code>', answer.text)
+        assert commands == re.findall(r'<code>[^<]*</code>', english)
 
 
 @pytest.mark.parametrize('language', words.LANGUAGES)
