@@ -48,6 +48,13 @@ class _NoSessions:
         pass
 
 
+class _NoCalls:
+    """The calls of a relay that does not run."""
+
+    def ended(self, account_id: int, address: str = '') -> None:
+        pass  # who is blocked loses what was given out when the relay starts
+
+
 class _StoppedShard:
     """What the methods of a shard need, without its process."""
 
@@ -72,10 +79,14 @@ class _StoppedShard:
             connected=self.sessions.count,
             forget=self.accounts.forget,
         )
+        self.turn = _NoCalls()
         self.methods = ShardMethods(self)  # type: ignore[arg-type]
 
     def statistics(self) -> dict[str, Any]:
         return {'accounts': self.store.account_count()}
+
+    def reload_blocklist(self) -> None:
+        self.blocklist.reload()
 
     def announce(self) -> None:
         pass  # who starts looks at the outbox
