@@ -33,6 +33,7 @@ SERVICES: dict[str, tuple[str, int]] = _services()
 BY_LISTENER = {ours: name for name, (ours, _) in SERVICES.items()}
 LOOPBACK = ('127.0.0.1', '::1')
 EVERYWHERE = '0.0.0.0'
+OURS = ('metrics',)  # for programs of the operator, which ask without a password
 
 
 def state(relay: Relay, service: str) -> dict[str, Any]:
@@ -69,7 +70,7 @@ def move(relay: Relay, service: str, port: int) -> None:
     """To another port on the same addresses.  Refused: invalid, failed."""
     if not 1 <= port <= 65535:
         raise Refused('invalid', 'a port is a number from 1 to 65535')
-    hosts = [address.host for address in _addresses(relay, service)] or [EVERYWHERE]
+    hosts = [address.host for address in _addresses(relay, service)] or [_host(service)]
     _listen(relay, service, [Address(host, port) for host in dict.fromkeys(hosts)])
 
 
@@ -120,13 +121,18 @@ def enable(relay: Relay, service: str, on: bool) -> None:
         return
     addresses = list(_configured(relay, service)) if on else []
     if on and not addresses:
-        addresses = [Address(EVERYWHERE, SERVICES[service][1])]
+        addresses = [Address(_host(service), SERVICES[service][1])]
     _listen(relay, service, addresses)
 
 
 def reset(relay: Relay, service: str) -> None:
     """Listen as the file says.  Refused: failed."""
     settings.write(relay, _setting(service), None)
+
+
+def _host(service: str) -> str:
+    """Where a service listens that nobody has given an address."""
+    return LOOPBACK[0] if service in OURS else EVERYWHERE
 
 
 def _setting(service: str) -> str:

@@ -190,3 +190,11 @@ def test_a_backup_gets_its_name_where_there_are_no_links(
     assert 'whole' in shell('backup', 'verify', str(place))[1]
     assert 'there already' in shell.error('backup', 'create', str(place))
     assert not list(place.parent.glob('*.partial'))
+
+
+def test_figures_are_for_this_host_unless_told_otherwise(shell: Shell) -> None:
+    assert shell.data('port', 'metrics', 'set', '9417')['addresses'] == ['127.0.0.1:9417']
+    shell.data('port', 'metrics', 'reset')
+    assert shell.data('port', 'metrics', 'enable')['mode'] == 'local'
+    assert shell.data('port', 'metrics', 'public')['mode'] == 'public'
+    assert shell.data('port', 'metrics', 'set', '9418')['addresses'] == ['0.0.0.0:9418']

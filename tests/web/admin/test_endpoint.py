@@ -13,7 +13,8 @@ from madmail import __version__
 from madmail.admin import access_token
 from madmail.admin.refused import Refused
 from madmail.web.admin import answer as answers
-from madmail.web.admin import endpoint
+from madmail.web.admin import endpoint, envelope
+from madmail.web.admin.path import LINGER
 from tests.web.admin.double import FAR, Desk
 
 PANEL = 'https://admin.madmail.chat'
@@ -72,7 +73,7 @@ def test_without_the_token_nothing_is_told(desk: Desk, headers: Any) -> None:
         '{"resource": "/x", "headers": []}',
         '{"resource": "/x", "body": NaN}',
         '{"resource": "/x", "body": "\\ud800"}',
-        '[' * 100_000,
+        '[' * 10_000,
         '{"resource": "/x", "body": ' + '[' * 64 + ']' * 64 + '}',
         '{"resource": "/x", "body": ' + '9' * 5000 + '}',
         '{"resource": "' + 'x' * 300 + '"}',
@@ -109,6 +110,31 @@ def test_a_megabyte_is_the_most(desk: Desk) -> None:
 
 
 # -- guessing
+
+
+def test_strangers_have_nothing_large_taken_apart(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken = []
+    decode = envelope.decode
+
+    def counting(octets: bytes) -> Any:
+        taken.append(len(octets))
+        return decode(octets)
+
+    monkeypatch.setattr(envelope, 'decode', counting)
+    large = {'users': ['x' * 100] * 500}
+    for token in ('', 'f' * 64, f'f{desk.token}', desk.token[:-1]):
+        assert desk.envelope('PATCH', '/admin/accounts', large, token=token)['status'] == 401
+    assert desk.post(b'[' * 500_000).json['status'] == 401
+    assert taken == []
+    large = {'action': 'import', 'users': large['users']}
+    assert desk.envelope('PATCH', '/admin/accounts', large)['status'] == 200
+    assert len(taken) == 1
+    # It has to stand where it belongs all the same.
+    large['action'] = f'Bearer {desk.token}'
+    answer = desk.envelope('PATCH', '/admin/accounts', large, token='f' * 64)
+    assert answer['status'] == 401
 
 
 def test_guessing_is_limited_by_address_and_the_token_always_passes(desk: Desk) -> None:
@@ -196,8 +222,11 @@ def test_a_malformed_token_lets_nobody_in_and_is_replaced(desk: Desk, text: str)
 
 def test_the_path_moves_at_once(desk: Desk) -> None:
     desk.relay.control.set_setting('admin.path', '/office/desk')
-    assert desk.post('{}').status_code == 404
     assert desk.envelope('GET', '/admin/blocklist', path='/office/desk')['status'] == 200
+    # Whoever has moved it asks for a reload at the old one.
+    assert desk.envelope('GET', '/admin/blocklist')['status'] == 200
+    desk.clock[0] += LINGER
+    assert desk.post('{}').status_code == 404
     assert desk.post('{}', path='/-/admin').status_code == 404
     desk.relay.control.remove_setting('admin.path')
     assert desk.envelope('GET', '/admin/blocklist')['status'] == 200
