@@ -12,7 +12,7 @@ import hashlib
 import json
 from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import falcon
 import gevent
@@ -255,7 +255,8 @@ class Site:
     def on_get_share_remove(self, request: falcon.Request, response: falcon.Response) -> None:
         self._sharing()
         slug, key = ((request.get_param(name) or '')[:100] for name in ('slug', 'key'))
-        self._show(request, response, 'remove.html', slug=slug, key=key)
+        kept = f'{urlencode({"slug": slug, "key": key})}&'  # in the links to other languages
+        self._show(request, response, 'remove.html', slug=slug, key=key, kept=kept)
 
     def on_post_share_remove(self, request: falcon.Request, response: falcon.Response) -> None:
         self._sharing()

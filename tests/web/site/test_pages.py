@@ -234,6 +234,25 @@ def test_the_guide_is_there_in_every_language(relay: WebRelay, language: str) ->
 
 
 @pytest.mark.parametrize('language', words.LANGUAGES)
+def test_a_page_that_is_shown_once_leads_to_no_other_language(
+    relay: WebRelay, language: str
+) -> None:
+    made = form(relay, f'/new?lang={language}', page='1')
+    shared = form(relay, f'/share?lang={language}', url=INVITATION, slug=f'once{language}')
+    for answer in (made, shared):
+        assert answer.status in (200, 201)
+        assert 'hreflang' not in answer.text
+    found = re.search(r'/share/remove\?slug=\w+&amp;key=[\w-]+', shared.text)
+    assert found is not None
+    page = ask(relay, html.unescape(found[0]))
+    (other,) = re.findall(rf'href="([^"]+)" lang="{language}"', page.text)
+    page = ask(relay, html.unescape(other))
+    assert f'<button>{words.texts(language)["share_remove_now"]}</button>' in page.text
+    fields = dict(re.findall(r'type="hidden" name="(\w+)" value="([^"]+)"', page.text))
+    assert form(relay, f'/share/remove?lang={language}', **fields).status == 200
+
+
+@pytest.mark.parametrize('language', words.LANGUAGES)
 def test_people_are_refused_in_their_language(relay: WebRelay, language: str) -> None:
     t = words.texts(language)
     query = f'?lang={language}'
