@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from madmail.realtime.turn.addresses import routed_address
 from madmail.realtime.turn.allocation import HEAD, Allocation, Peer
 from madmail.realtime.turn.message import Address
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
 BATCH = 64  # datagrams taken before others have their turn
 BUFFER = 4 * 1024 * 1024  # octets, as far as the system lets us
+OTHERS_LIMIT = 64  # addresses of this host that have a socket of their own
 
 
 class Datagrams:
@@ -124,3 +128,64 @@ class Door:
     def close(self) -> None:
         self.server.loop.remove(self.socket.fileno())
         self.socket.close()
+
+
+class Wildcard:
+    """A listener for any address, and sockets at the further addresses of this host beside it.
+
+    An answer from a socket for any address leaves from that of the way to the client; who
+    asked another one of a host with several would not take it for an answer.
+    """
+
+    def __init__(self, server: Server, listener: socket.socket) -> None:
+        self._server = server
+        self._listener = listener
+        self._door = Door(server, listener)
+        self._others: dict[str, Door] = {}
+
+    def readdress(self, own: Iterable[str]) -> None:
+        """Follow the addresses of this host."""
+        family = self._listener.family
+        usual = routed_address(family)
+        ours = {host for host in own if (':' in host) == (family == socket.AF_INET6)}
+        for host in self._others.keys() - ours:
+            self._others.pop(host).close()
+        for host in sorted(ours - self._others.keys() - {usual}):
+            address = ip_address(host)
+            if host in ('127.0.0.1', '::1') or address.is_link_local:
+                continue
+            if len(self._others) >= OTHERS_LIMIT:
+                break
+            found = self._bind(host)
+            if found is not None:
+                self._others[host] = Door(self._server, found)
+
+    def _bind(self, host: str) -> socket.socket | None:
+        """None where that is not possible, for a port below 1024 for example."""
+        listener = self._listener
+        try:
+            found = socket.socket(listener.family, socket.SOCK_DGRAM)
+        except OSError:
+            return None
+        # As in master.listeners: for this moment, or always where processes share the port.
+        shared = listener.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+        try:
+            if listener.family == socket.AF_INET6:
+                found.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            for each in (listener, found):
+                each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            found.bind((host, listener.getsockname()[1]))
+        except OSError:
+            found.close()
+            return None
+        finally:
+            for each in (listener, found):
+                if not shared and each.fileno() >= 0:
+                    each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 0)
+        return found
+
+    def close(self) -> None:
+        self._door.close()
+        for door in self._others.values():
+            door.close()
+        self._others.clear()

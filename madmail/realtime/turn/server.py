@@ -16,7 +16,7 @@ from madmail.realtime.turn.addresses import Policy, own_addresses
 from madmail.realtime.turn.allocation import Allocation, Peer, Space, port_name, sockaddr
 from madmail.realtime.turn.connections import Connection, Connections
 from madmail.realtime.turn.credentials import Keys, Nonces, expiry
-from madmail.realtime.turn.doors import Door
+from madmail.realtime.turn.doors import Door, Wildcard
 from madmail.realtime.turn.limits import Account, Bucket, Limits, network
 from madmail.realtime.turn.loop import Loop
 from madmail.realtime.turn.message import IPV6, Address
@@ -80,6 +80,7 @@ class Server:
         self._own = frozenset(own) or own_addresses()
         self._rescan = 0
         self._doors: list[Door] = []
+        self._wildcards: list[Wildcard] = []
         self._entrances: list[Entrance] = []
         self._due: dict[int, set[Allocation]] = {}  # by second
         self._second = int(loop.now)
@@ -131,7 +132,10 @@ class Server:
 
     def listen(self, listener: socket.socket, tls: ssl.SSLContext | None = None) -> None:
         """Serve on a bound socket, UDP or TCP; with `tls` as TLS."""
-        if listener.type == socket.SOCK_DGRAM:
+        if listener.type == socket.SOCK_DGRAM and listener.getsockname()[0] in ('0.0.0.0', '::'):
+            self._wildcards.append(Wildcard(self, listener))
+            self._wildcards[-1].readdress(self._own)
+        elif listener.type == socket.SOCK_DGRAM:
             self._doors.append(Door(self, listener))
         else:
             self._entrances.append(Entrance(self, listener, tls))
@@ -383,6 +387,8 @@ class Server:
             if found and found != self._own:
                 self._own = found
                 self._judge()
+                for wildcard in self._wildcards:
+                    wildcard.readdress(found)
 
     def _expire(self, allocation: Allocation, now: float) -> None:
         if allocation not in self.allocations:
@@ -444,6 +450,8 @@ class Server:
             stream.close()
         for door in self._doors:
             door.close()
+        for wildcard in self._wildcards:
+            wildcard.close()
         for entrance in self._entrances:
             entrance.close()
         if self.shared is not None:
