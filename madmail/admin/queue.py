@@ -63,6 +63,7 @@ def status(relay: Relay) -> dict[str, Any]:
         'count': sum(row['count'] for row in rows.values()),
         'bytes': sum(row['bytes'] for row in rows.values()),
         'initial_retry_secs': relay.settings['queue.first_retry'],
+        'max_tries': relay.settings['queue.tries'] or None,
         'max_delivery_secs': relay.settings['queue.lifetime'] or None,
         'running': relay.running,
         'destinations': [rows[domain] for domain in sorted(rows)],

@@ -7,7 +7,7 @@ may still be answered with 200.
 
 What an answer means (shared by the relays in the field):
 
-    2xx                       taken, for all recipients
+    2xx                       taken, for all recipients; but not if a page comes with it
     400, 403, 503, 507 with   the peer's decision: 5xx text is final, 4xx is not
     an SMTP reply as text
     403 as relays of the      final
@@ -173,14 +173,14 @@ class HttpClient:
                 kept.close()
                 raise
             else:
-                return self._settle(key, kept, answer, recipients)
+                return self._settle(hop, key, kept, answer, recipients)
         stream = self._connect(hop, addresses)
         try:
             answer = self._exchange(stream, head, body, prefix)
         except BaseException:
             stream.close()
             raise
-        return self._settle(key, stream, answer, recipients)
+        return self._settle(hop, key, stream, answer, recipients)
 
     def tidy(self) -> None:
         """Close what has waited for too long; call it now and then."""
@@ -201,6 +201,7 @@ class HttpClient:
 
     def _settle(
         self,
+        hop: Hop,
         key: tuple[str, str, int, bool],
         stream: socket.socket,
         answer: _Answer,
@@ -210,7 +211,12 @@ class HttpClient:
             self._keep(key, stream)
         else:
             stream.close()
-        return [meaning(answer.status, answer.text)] * len(recipients)
+        reply = meaning(answer.status, answer.text)
+        if reply.positive and hop.relay and answer.text.startswith('<'):
+            # Some web servers show a page whatever they are asked; no relay does.  What the
+            # operator has set up is believed.
+            raise NotHere('a web page')
+        return [reply] * len(recipients)
 
     def _connect(self, hop: Hop, addresses: Sequence[str]) -> socket.socket:
         for address in addresses:

@@ -155,7 +155,15 @@ def web() -> Iterator[Web]:
 
 @pytest.mark.parametrize(
     'status',
-    ['403 Forbidden', '404 X', '413 X', '500 X', '502 Bad Gateway', '503 Service Unavailable'],
+    [
+        '200 OK',
+        '403 Forbidden',
+        '404 X',
+        '413 X',
+        '500 X',
+        '502 Bad Gateway',
+        '503 Service Unavailable',
+    ],
 )
 def test_a_web_server_that_is_no_relay_does_not_keep_mail_from_smtp(web: Web, status: str) -> None:
     web.answers = [answer(status, '<html>no</html>')]

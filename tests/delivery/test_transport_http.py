@@ -244,6 +244,14 @@ def test_all_of_2xx_is_success(server: Server, client: HttpClient, status: str, 
     assert codes(send(client, plain(server))) == [250]
 
 
+@pytest.mark.parametrize('text', ['<!DOCTYPE html>\n<html>', ' \n<html><body>Hello</body></html>'])
+def test_a_page_is_no_success(server: Server, client: HttpClient, text: str) -> None:
+    server.answers = [answer('200 OK', text)] * 2
+    with pytest.raises(NotHere):
+        send(client, plain(server, relay='two.example'))
+    assert codes(send(client, plain(server))) == [250], 'the operator has set it'
+
+
 def test_no_content_ends_with_its_head(server: Server, client: HttpClient) -> None:
     server.answers = [b'HTTP/1.1 204 No Content\r\n\r\n', b'HTTP/1.1 204 No Content\r\n\r\n']
     for _ in range(2):
