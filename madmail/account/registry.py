@@ -172,8 +172,14 @@ class Accounts:
             return Login(Verdict.DENIED)
         if password.better(given, account.password):
             account = self._improve(account, given)
-        self._remember(account, mark)
-        return self._welcome(account)
+        # All that took its time, in which the account may have been changed or ended.
+        current = self._store.account(account.address)
+        if current is None or current.address in self._blocked:
+            return Login(Verdict.DENIED)
+        if current.password != account.password:
+            return self._check(current, given)
+        self._remember(current, mark)
+        return self._welcome(current)
 
     def _improve(self, account: Account, given: bytes) -> Account:
         """A verifier of our own in place of one from elsewhere.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from base64 import b64encode
 from hashlib import sha256
+from typing import Any
 
 import gevent
 import pytest
 
 from madmail.account import names
+from madmail.account import password as verifiers
 from madmail.account.registry import Accounts, Made, Verdict, today
 from madmail.settings import Settings
 from madmail.store.interface import Account
@@ -212,3 +214,54 @@ def test_length_rules_follow_the_settings() -> None:
     assert names.creatable('abcdefghi', settings)
     assert not names.creatable('abcdefgh', settings)
     assert not names.creatable('abcdefghij', settings)
+
+
+def slow_registry(store: Memory, blocked: set[str], meanwhile: Any) -> Accounts:
+    """One that does `meanwhile` when the first password has been checked in a thread."""
+    waiting = [meanwhile]
+
+    def slowly(function: Any, *arguments: Any) -> Any:
+        result = function(*arguments)
+        if function is verifiers.verify and waiting:
+            waiting.pop()()
+        return result
+
+    return Accounts(store, Settings.defaults(), SECRET, blocked, slowly)
+
+
+def test_what_happens_to_an_account_during_the_check_counts() -> None:
+    given = b'password of a person'
+    for end in ('deleted', 'blocked', 'locked', 'changed'):
+        store, blocked = Memory(), set[str]()
+        store.create_account('alice@x.example', verifiers.encode(given, SECRET), today())
+        row = store.rows['alice@x.example']
+
+        def meanwhile(
+            end: str = end, store: Memory = store, blocked: set[str] = blocked, row: Account = row
+        ) -> None:
+            if end == 'deleted':
+                store.rows.clear()
+            elif end == 'blocked':
+                blocked.add(row.address)
+            else:
+                other = verifiers.LOCKED
+                if end == 'changed':
+                    other = verifiers.encode(b'another password', SECRET)
+                store.rows[row.address] = row._replace(password=other)
+
+        accounts = slow_registry(store, blocked, meanwhile)
+        assert accounts.login('alice@x.example', given).verdict is Verdict.DENIED, end
+        assert store.logins == []
+
+
+def test_a_verifier_that_another_login_has_replaced_is_no_wrong_password() -> None:
+    given = b'password of a person'
+    store = Memory()
+    store.create_account('alice@x.example', verifiers.encode(given, SECRET), today())
+    row = store.rows['alice@x.example']
+
+    def meanwhile() -> None:
+        store.rows[row.address] = row._replace(password=verifiers.encode(given, SECRET))
+
+    accounts = slow_registry(store, set(), meanwhile)
+    assert accounts.login('alice@x.example', given).verdict is Verdict.WELCOME
