@@ -78,7 +78,7 @@ def orders(state_dir: Path) -> dict[str, Any]:
         'failures': state.failures,
         'error': state.error or None,
         'error_type': state.word or None,
-        'left_out': sorted(state.refused),
+        'left_out': acme_schedule.left_out(state, int(time.time())),
     }
 
 

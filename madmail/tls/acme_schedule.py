@@ -37,8 +37,13 @@ def renewal(not_before: int, not_after: int, suggested: int = 0) -> int:
 
 def wanted(first: str, others: Iterable[str], state: State, now: int) -> list[str]:
     """The names to order; a name besides the first that was refused lately is left out."""
-    refused = {name for name, when in state.refused.items() if 0 <= now - when < REFUSED_TIME}
+    refused = left_out(state, now)
     return [first, *(name for name in others if name not in refused)]
+
+
+def left_out(state: State, now: int) -> list[str]:
+    """The names that are not asked for at present."""
+    return sorted(name for name, when in state.refused.items() if 0 <= now - when < REFUSED_TIME)
 
 
 def due(held: Held | None, names: Iterable[str], source: str, state: State, now: int) -> int:

@@ -88,13 +88,18 @@ class ServerTLS:
         )
 
     def changed(self) -> bool:
-        """Whether the files differ from those loaded: a few stat calls."""
+        """Whether the files differ from those loaded: a few stat calls.
+
+        Files that are away, or that this process may not see, do not differ: they are being
+        replaced, or the master read them when it still might.
+        """
         files = self._files
         if self._settings['tls.mode'] == 'acme':
             files = self._locate()
             if files == self._unusable[0]:
                 return _signature(files) != self._unusable[1]
-        return files != self._files or _signature(files) != self._seen
+        found = _signature(files)
+        return () not in found and (files != self._files or found != self._seen)
 
     def reload(self) -> None:
         """Load the certificate anew into all contexts.

@@ -177,6 +177,9 @@ def order(brief: Brief, state: acme.State, wait: Wait) -> None:
         return
     acme.put(directory, chain, private, names)
     state.obtained, state.source = int(time.time()), brief.source
+    # What it is for is refused no more; what was long ago is asked for again when it is wanted.
+    kept = acme_schedule.left_out(state, state.obtained)
+    state.refused = {name: state.refused[name] for name in kept if name not in names}
     state.ask_at = 0
 
 

@@ -75,6 +75,8 @@ class TestSchedule:
             'chat.example',
             *others,
         ]
+        assert acme_schedule.left_out(state, NOW) == ['www.chat.example']
+        assert acme_schedule.left_out(state, later) == []
 
     def test_pauses_grow_up_to_a_quarter_of_a_day(self) -> None:
         pauses = [acme_schedule.pause(n, '', 0.0) for n in range(1, 9)]

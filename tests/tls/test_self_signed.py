@@ -166,6 +166,24 @@ class TestReload:
         assert tls.context('imap') is context
         assert served(context) == ssl.PEM_cert_to_DER_cert(files.certificate.read_text())
 
+    def test_files_that_are_away_or_out_of_sight_are_left_alone(self, tmp_path: Path) -> None:
+        files = self_signed.ensure(tmp_path / 'own', 'chat.example')
+        settings = Settings.defaults(
+            tls__mode='file', tls__cert_file=str(files.certificate), tls__key_file=str(files.key)
+        )
+        tls = ServerTLS(settings, tmp_path)
+        away = tmp_path / 'away'
+        (tmp_path / 'own').rename(away)
+        assert not tls.changed()
+        away.rename(tmp_path / 'own')
+        assert not tls.changed()
+        files.certificate.unlink()
+        assert not tls.changed()
+        self_signed.ensure(tmp_path / 'own', 'chat.example')
+        assert tls.changed()
+        tls.reload()
+        assert not tls.changed()
+
     def test_a_bad_pair_leaves_the_old_one(self, tmp_path: Path) -> None:
         tls = ServerTLS(Settings.defaults(domain='chat.example'), tmp_path)
         context = tls.context('smtp')
