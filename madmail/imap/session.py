@@ -317,6 +317,7 @@ class ImapSession:
     ) -> ImapSession:
         """The session as it was; what happened meanwhile becomes news."""
         session = cls(wire, shard, account)
+        session.running = True  # until it does: nothing may be written before its wire is whole
         session.idle_tag = state['idle']
         session.saved = state['saved']
         session.enabled = frozenset(state.get('enabled', ()))

@@ -449,11 +449,12 @@ class View:
         }
 
     def thaw(self, state: dict[str, Any]) -> bool:
-        """Take over what the client was told; the rest is a difference of versions.
+        """Take over what the client was told; the rest is a difference of versions; may switch.
 
         False if the difference cannot be told, because the log of expunges is too short.
         """
         box = self.box
+        box.catch_up()  # a session that came before may be at work already
         self.exists = state['exists']
         self.uid_end = state['uid_end']
         self.pending = array('I', state['pending'])

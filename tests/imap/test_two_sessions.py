@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import gevent
 import pytest
 
 from madmail.imap import mailbox as mailboxes
 from madmail.imap import session as sessions
+from madmail.imap.session import ImapSession
 from madmail.imap.view import View
 from madmail.shard.wire import OUTPUT_LIMIT
-from madmail.store.interface import FlagUpdate, NewMessage
+from madmail.store.interface import Event, FlagUpdate, NewMessage
 from madmail.store.spool import MemoryBody
 from tests.imap.test_session_wire import serve
 from tests.imap.wire_double import Client, ShardDouble, message
@@ -233,3 +234,32 @@ def test_an_expunge_while_a_new_message_is_shown_gets_its_right_number(
     client.wire.reading = True
     told = client.take(lambda: b'EXPUNGE' in client.wire.output)
     assert told.endswith(b')\r\n* 97 EXPUNGE\r\n')
+
+
+def test_a_session_comes_from_another_process_while_others_are_at_work(
+    shard: ShardDouble, filled: Fill, login: Login
+) -> None:
+    client, other = filled(5), login()
+    other.ask('SELECT INBOX')
+    client.wire.feed(b'i IDLE\r\n')
+    client.take()
+    box = client.session.view.box.id
+    state = client.session.freeze()
+    assert state is not None
+    # The store is ahead of what the sessions have heard.
+    held: list[Sequence[Event]] = []
+    hear = shard.store.observer
+    assert hear is not None
+    shard.store.observer = held.append
+    shard.store.store_flags(box, [2], FlagUpdate('add', 8))
+    shard.store.expunge(box, [2])
+    shard.store.observer = hear
+    gevent.spawn_later(0.01, lambda: [hear(events) for events in held])
+    session = ImapSession.thaw(client.wire, shard, shard.account(), state)  # type: ignore[arg-type]
+    assert not session.doomed
+    assert not client.wire.output  # its wire may not be whole, see Compressed.thaw
+    assert not client.wire.unsent
+    client.session = session
+    client.wire.attach(session)
+    until(lambda: b'EXPUNGE' in client.wire.output)
+    assert client.take() == b'* 2 EXPUNGE\r\n'
