@@ -190,6 +190,29 @@ def test_an_account_is_made_found_changed_and_deleted(browser: Browser, office: 
     leave(page)
 
 
+def test_who_deletes_the_last_of_a_part_sees_the_part_before(
+    browser: Browser, office: Office
+) -> None:
+    for number in range(26):
+        office.ask('POST', '/admin/accounts', {'username': f'crowd{number:02}'}, status=201)
+    page = enter(browser, office, **PHONE)
+    turn(page, 'accounts')
+    page.type('input[type=search]', 'crowd')
+    page.see('1–25 of 26')
+    page.press('Next')
+    page.wait('document.querySelectorAll("ul.rows .name").length === 1')
+    page.press('crowd25@chat.example')
+    page.see('First login')
+    page.press('Delete', 'dialog[open]')
+    page.press('Delete', 'dialog[aria-labelledby=question]')
+    page.see('The account is deleted.')
+    page.wait('document.querySelectorAll("ul.rows .name").length === 25')
+    for number in range(25):
+        office.ask('DELETE', '/admin/accounts', {'username': f'crowd{number:02}@chat.example'})
+    office.ask('PATCH', '/admin/blocklist', {'action': 'delete_all'})
+    leave(page)
+
+
 def test_a_refusal_is_shown_in_the_words_of_the_relay(browser: Browser, office: Office) -> None:
     page = enter(browser, office, **PHONE)
     turn(page, 'accounts')
