@@ -24,6 +24,7 @@ HOSTS_LIMIT = 5  # mail exchangers tried
 
 NULL_MX = Reply(556, '5.1.10', 'This domain takes no mail', 'null_mx', Fault.PEER)  # RFC 7505
 NO_DOMAIN = Reply(550, '5.1.2', 'There is no such mail domain', 'no_domain', Fault.PEER)
+NO_HOST = Reply(550, '5.4.4', 'This domain has no mail server', 'no_host', Fault.PEER)
 BAD_DOMAIN = Reply(550, '5.1.2', 'There can be no such mail domain', 'bad_domain', Fault.PEER)
 NO_DNS = Reply(451, '4.4.3', 'The domain could not be looked up', 'dns', Fault.PEER)
 
@@ -75,6 +76,10 @@ class Router(NamedTuple):
         if hosts == ['']:
             return NULL_MX
         hosts = [host for host in hosts if host][:HOSTS_LIMIT]
+        if not hosts:
+            address_of = self.resolver.addresses(domain)
+            if address_of.status is not Status.FOUND:
+                return NO_DNS if address_of.status is Status.FAILED else NO_HOST
         hops: list[Hop] = []
         for host in hosts or [domain]:
             hops += self._at(

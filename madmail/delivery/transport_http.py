@@ -59,6 +59,7 @@ _LATER = frozenset((429, 504, 507))  # 504: a relay behind it may have the messa
 _FOR_MESSAGE = frozenset((400, 411, 413, 414, 431))
 # What relays of the madmail family give as the reason of 403; others give pages.
 _REFUSAL = re.compile(r'Forbidden\Z|Encryption Needed')
+_USUAL_PORTS = {'https': 443, 'http': 80}
 _HOST = re.compile(r'[A-Za-z0-9._:-]{1,255}\Z')
 _FORBIDDEN = re.compile(r'[\x00-\x20,\x7f]')  # a comma separates the values of a field
 _NO_TEXT = frozenset((204, 205, 304))  # RFC 9110 15: nothing follows the head
@@ -314,9 +315,11 @@ def _request(hop: Hop, sender: str, recipients: Sequence[str], size: int) -> byt
     if not _HOST.match(hop.host) or any(map(_FORBIDDEN.search, (hop.path, sender, *recipients))):
         raise NotHere('an address that HTTP cannot carry')
     host = f'[{hop.host}]' if ':' in hop.host else hop.host
+    if hop.port != _USUAL_PORTS.get(hop.transport):  # RFC 9110 4.2.3; proxies compare it
+        host = f'{host}:{hop.port}'
     lines = [
         f'POST {hop.path} HTTP/1.1',
-        f'Host: {host}:{hop.port}',
+        f'Host: {host}',
         'Content-Type: message/rfc822',
         f'Content-Length: {size}',
     ]

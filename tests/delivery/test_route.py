@@ -6,7 +6,7 @@ from typing import Any
 
 from madmail.delivery.dns import Answer, Status
 from madmail.delivery.federation import Override, target
-from madmail.delivery.route import HOSTS_LIMIT, NO_DNS, NO_DOMAIN, NULL_MX, Hop, Router
+from madmail.delivery.route import HOSTS_LIMIT, NO_DNS, NO_DOMAIN, NO_HOST, NULL_MX, Hop, Router
 from madmail.settings import Settings
 from madmail.smtp.reply import Reply
 
@@ -17,8 +17,14 @@ class Exchangers:
     def __init__(self, *values: tuple[int, str], status: Status = Status.FOUND) -> None:
         self.answer: Answer[tuple[int, str]] = Answer(status, tuple(sorted(values)), 60, True)
 
+        self.own = Status.FOUND  # of the domain's own address
+
     def mx(self, domain: str) -> Answer[tuple[int, str]]:
         return self.answer
+
+    def addresses(self, host: str) -> Answer[str]:
+        assert host == 'two.example'
+        return Answer(self.own, ('192.0.2.1',) if self.own is Status.FOUND else (), 60, True)
 
 
 def hops(
@@ -58,11 +64,19 @@ def test_many_exchangers_are_not_all_tried() -> None:
     assert hosts(names) == [f'h{n}.example' for n in range(HOSTS_LIMIT)]
 
 
+def _without_host(own: Status) -> Exchangers:
+    names = Exchangers(status=Status.NO_DATA)
+    names.own = own
+    return names
+
+
 def test_why_there_is_no_way() -> None:
     for names, reply in (
         (Exchangers((0, '')), NULL_MX),
         (Exchangers(status=Status.NO_NAME), NO_DOMAIN),
         (Exchangers(status=Status.FAILED), NO_DNS),
+        (_without_host(Status.NO_DATA), NO_HOST),
+        (_without_host(Status.FAILED), NO_DNS),
     ):
         router = Router(names, lambda domain: None, Settings.defaults())  # type: ignore[arg-type]
         assert router.hops('two.example') == reply

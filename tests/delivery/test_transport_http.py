@@ -171,6 +171,20 @@ def test_a_message_arrives_as_it_was(server: Server, client: HttpClient) -> None
     assert request.body == SIGNATURE + TEXT
 
 
+@pytest.mark.parametrize(
+    ('hop', 'host'),
+    [
+        (Hop('https', 'two.example', 443), 'two.example'),
+        (Hop('http', '2001:db8::1', 80), '[2001:db8::1]'),
+        (Hop('http', 'two.example', 443), 'two.example:443'),
+        (Hop('https', 'two.example', 8443), 'two.example:8443'),
+    ],
+)
+def test_a_usual_port_is_not_named(hop: Hop, host: str) -> None:
+    lines = transport_http._request(hop, SENDER, [BOB], 1).split(b'\r\n')
+    assert f'Host: {host}'.encode() in lines
+
+
 def test_a_bounce_has_no_sender(server: Server, client: HttpClient) -> None:
     send(client, plain(server), sender='')
     assert server.requests[0].all('X-Mail-From') == []
