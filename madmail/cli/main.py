@@ -7,6 +7,8 @@ Exit codes: 0 done, 1 failed or declined, 2 wrong usage; `run` has more, see
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sqlite3
 import sys
 from collections.abc import Sequence
@@ -121,6 +123,8 @@ def report(reason: str, *, as_json: bool) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code.  Without a command, `run`."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if sys.stdin is None:  # closed by whoever started us
+        sys.stdin = open(os.devnull)  # noqa: SIM115
     Parser.as_json = '--json' in words
     top = parser()
     parsed = top.parse_args(words)
@@ -139,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (OSError, sqlite3.Error) as failure:
         # a disk that is full or read only, for example
+        if parsed.command == 'run':
+            raise
         report(_trouble(failure), as_json=invocation.json)
         return FAILED
     except Declined:
@@ -148,7 +154,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return FAILED
     if parsed.command != 'run':
-        show(result, name, as_json=invocation.json)
+        try:
+            show(result, name, as_json=invocation.json)
+        except OSError as failure:
+            report(f'standard output: {_trouble(failure)}', as_json=invocation.json)
+            return FAILED
     return result.exit_code
 
 
@@ -164,5 +174,9 @@ def show(result: Result, command: str, *, as_json: bool) -> None:
     if text:
         try:
             print(text, flush=True)
+        except UnicodeEncodeError:  # the locale knows fewer letters
+            plain = json.dumps(json.loads(text)) if as_json else text
+            octets = plain.encode(sys.stdout.encoding, 'backslashreplace')
+            print(octets.decode(sys.stdout.encoding), flush=True)
         except BrokenPipeError:
             sys.stderr.close()

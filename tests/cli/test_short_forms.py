@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +20,7 @@ from tests.cli.test_queue_cli import SENDER, fill
 __all__ = ['shell']  # the fixture
 
 PASSWORD = 'correct horse'
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def rows(shell: Shell) -> dict[str, str]:
@@ -198,3 +203,46 @@ def test_figures_are_for_this_host_unless_told_otherwise(shell: Shell) -> None:
     assert shell.data('port', 'metrics', 'enable')['mode'] == 'local'
     assert shell.data('port', 'metrics', 'public')['mode'] == 'public'
     assert shell.data('port', 'metrics', 'set', '9418')['addresses'] == ['0.0.0.0:9418']
+
+
+def outside(
+    shell: Shell, *words: str, encoding: str = 'utf-8', **streams: Any
+) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, '-m', 'madmail', '--config', str(shell.config), *words],
+        cwd=CHECKOUT,
+        env={**os.environ, 'PYTHONIOENCODING': encoding},
+        stderr=subprocess.PIPE,
+        check=False,
+        **streams,
+    )
+
+
+def test_nobody_who_could_answer_is_a_no(shell: Shell) -> None:
+    shell.data('accounts', 'create', 'alice', '-p', PASSWORD)
+    script = f'exec "{sys.executable}" -m madmail --config "{shell.config}" "$@" <&-'
+    for words in (['accounts', 'delete', 'alice'], ['accounts', 'password', 'alice']):
+        done = subprocess.run(
+            ['/bin/sh', '-c', script, 'sh', *words], cwd=CHECKOUT, capture_output=True, check=False
+        )
+        assert done.returncode == 1
+        assert b'Traceback' not in done.stderr
+    assert shell.data('accounts', 'list')['total'] == 1
+
+
+def test_an_answer_that_cannot_be_written_is_a_failure(shell: Shell) -> None:
+    with open('/dev/full', 'wb') as full:
+        done = outside(shell, 'accounts', 'list', stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.startswith(b'Error: standard output: ')
+    assert b'Traceback' not in done.stderr
+
+
+def test_letters_that_the_terminal_does_not_know(shell: Shell) -> None:
+    words = ('settings', 'set', 'relay.comment', 'caf\xe9 \u2013 ok')
+    text = outside(shell, *words, encoding='ascii', stdout=subprocess.PIPE)
+    assert text.returncode == 0
+    assert b'caf\\xe9' in text.stdout
+    told = outside(shell, *words, '--json', encoding='ascii', stdout=subprocess.PIPE)
+    assert json.loads(told.stdout)['data']['value'] == 'caf\xe9 \u2013 ok'
