@@ -29,7 +29,8 @@ def relay_url(settings: Settings, has: Callable[[str], bool]) -> str:
     ip = ip_literal(host)
     if ip is not None:
         host = f'[{ip}]' if ip.version == 6 else str(ip)
-    if has(SECURE):
+    # With https clients of 0.35 take no IPv6 address for the name of a server.
+    if has(SECURE) and not (ip is not None and ip.version == 6):
         return _url('https', host, settings['listen.https'], 443)
     for name in ('iroh', 'http'):
         if settings[f'listen.{name}']:

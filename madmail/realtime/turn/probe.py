@@ -10,16 +10,25 @@ from gevent import socket
 
 from madmail.realtime.turn import message
 from madmail.realtime.turn.credentials import password
-from madmail.realtime.turn.message import REQUEST, SUCCESS, Malformed, Message, build, parse
+from madmail.realtime.turn.message import (
+    REQUEST,
+    SUCCESS,
+    Malformed,
+    Message,
+    build,
+    parse,
+    read_error_code,
+)
 
 PATIENCE = 2.0  # seconds for an answer
+QUOTA = 486  # the server works and has as many relays as it may
 TRIES = 3  # datagrams may be lost
 
 
 def probe(
     at: tuple[int, tuple[Any, ...]], credentials: tuple[str, bytes], *, life: int = 3600
 ) -> bool:
-    """Get a relayed address and give it back.  Blocks the greenlet; raises OSError."""
+    """Get a relayed address and give it back.  Blocks the greenlet; raises OSError, Malformed."""
     family, address = at
     realm, secret = credentials
     name = f'{int(time.time()) + min(life, 600)}:probe'  # which is no account's
@@ -38,8 +47,11 @@ def probe(
             (message.NONCE, nonce),
         ]
         made = _ask(probing, message.ALLOCATE, [transport, *proof], key)
-        if made is None or made.kind != SUCCESS:
+        if made is None:
             return False
+        if made.kind != SUCCESS:
+            # Who is told of no server for being full asks others for days.
+            return read_error_code(made.get(message.ERROR_CODE) or b'') == QUOTA
         ended = _ask(probing, message.REFRESH, [message.lifetime(0), *proof], key)
         return ended is not None and ended.kind == SUCCESS
 

@@ -228,7 +228,7 @@ class Requests:
         if not server.admits(proved.name, network(client.ip)):
             raise Refused(486)
         if server.full():
-            raise Refused(508)
+            raise Refused(486)  # and not 508, which says that something is wrong here
         if not server.may_allocate(client.ip):
             raise Refused(486)
         reservation = b''

@@ -31,6 +31,8 @@ AT_ONCE = 6  # the part of a minute's allocations that may come at once: one six
 ENDED_LIMIT = 400_000  # user names that count no more
 STREAMS_LIMIT = 8192  # TCP and TLS clients
 STREAMS_PER_NETWORK = 256
+STREAMS_RATE = 1200  # new ones a minute from a network
+HANDSHAKES = 4  # steps of TLS a turn of the loop
 RESCAN = 60  # seconds between two looks at the addresses of this host
 
 
@@ -86,6 +88,8 @@ class Server:
         self._second = int(loop.now)
         self._strangers = Gcra(STRANGER_RATE, STRANGER_BURST)
         self._allocating = Gcra(0, 1)
+        self._entering = Gcra(STREAMS_RATE, STREAMS_PER_NETWORK)
+        self._shaking = self._shaken = 0  # a turn of the loop, and handshakes in it
         self.configure(configuration)
         self.requests = Requests(self)
         loop.on_tick.append(self._tick)
@@ -188,7 +192,19 @@ class Server:
         return (
             len(self.streams) < STREAMS_LIMIT
             and self.stream_networks.get(place, 0) < STREAMS_PER_NETWORK
+            and not self._entering.allow(place, self.loop.now)
         )
+
+    def may_shake(self) -> bool:
+        """Whether a step of a TLS handshake may be made in this turn of the loop.
+
+        PERF: one takes up to 1 ms, and when all come at once packets have their turn in between.
+        """
+        if self._shaking != self.loop.turn:
+            self._shaking = self.loop.turn
+            self._shaken = 0
+        self._shaken += 1
+        return self._shaken <= HANDSHAKES
 
     # -- allocations
 

@@ -196,7 +196,8 @@ class Stream:
     def _serve(self, events: int) -> None:
         if self.closed:
             return
-        if self._handshaking and not self._handshake():
+        # Not now means in the next turn, for epoll tells it again.
+        if self._handshaking and not (self._server.may_shake() and self._handshake()):
             return
         self._wants_write = False
         if events & ~WRITE:

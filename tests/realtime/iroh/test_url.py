@@ -31,6 +31,8 @@ def url(up: set[str], **more: object) -> str:
         ({'relay.hostname': 'mail.chat.example'}, {NAME}, 'http://mail.chat.example:3340'),
         ({'domain': '203.0.113.5'}, {NAME}, 'http://203.0.113.5:3340'),
         ({'domain': '2001:db8::5'}, {NAME}, 'http://[2001:db8::5]:3340'),
+        ({'domain': '203.0.113.5'}, BOTH, 'https://203.0.113.5'),
+        ({'domain': '2001:db8::5'}, BOTH, 'http://[2001:db8::5]:3340'),
         ({'listen.iroh': '0.0.0.0:80'}, {NAME}, 'http://chat.example'),
         ({'listen.iroh': ['127.0.0.1:1', '0.0.0.0:2']}, {NAME}, 'http://chat.example:2'),
         ({'listen.iroh': '127.0.0.1:1'}, {NAME}, 'http://chat.example:1'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from madmail.realtime.turn import message
 from madmail.realtime.turn.limits import Bucket, take
 from madmail.realtime.turn.message import Address, read_error_code
+from madmail.realtime.turn.probe import probe
 from madmail.realtime.turn.process import NOTHING
 from tests.realtime.turn.client import Denied, TurnClient
 from tests.realtime.turn.conftest import Peer, Rig
@@ -323,7 +325,7 @@ def test_quotas(rig: Rig) -> None:
     first.refresh(0)
     third.allocate()
     rig.limit(total=3, per_account=0, per_address=0)
-    assert rig.client().denied(message.ALLOCATE, [TRANSPORT]) == 508
+    assert rig.client().denied(message.ALLOCATE, [TRANSPORT]) == 486
 
 
 def test_everything_ends_when_its_time_is_over(rig: Rig, peer: Peer) -> None:
@@ -470,3 +472,17 @@ def test_a_bucket_keeps_its_level_when_its_rate_changes() -> None:
     assert take(100.0, 10_000_000, (bucket,)) == 10_000_000
     bucket.change(500_000, 100.0)
     assert bucket.look(100.0) == 350_000
+
+
+def test_a_server_that_is_full_answers_its_probe_all_the_same(rig: Rig) -> None:
+    """Only one that cannot relay does not."""
+    at = (socket.AF_INET, rig.addresses['udp'])
+    ours = ('chat.example', b'north')
+    assert probe(at, ours)
+    assert not probe(at, ('chat.example', b'south'))
+    rig.client().allocate()
+    rig.limit(total=1)
+    assert probe(at, ours)
+    rig.limit(total=0)
+    rig.reconfigure(bound={1: '203.0.113.9'})
+    assert not probe(at, ours)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import ssl
@@ -130,6 +131,42 @@ def test_a_fault_of_ours_ends_the_connection(rig: Rig, monkeypatch: pytest.Monke
     client.indicate(Address('127.0.0.2', 9), b'')
     assert closed(client)
     assert not rig.ask(lambda: len(rig.server.allocations))
+
+
+def test_new_connections_of_a_network_are_slowed_down(rig: Rig) -> None:
+    rig.ask(lambda: rig.server._entering.set(1, 2))
+    for _ in range(2):
+        rig.client('tcp').ask(message.BINDING, [])
+    assert closed(rig.client('tcp'))
+    assert rig.server.dropped['connection'] == 1
+
+
+def test_handshakes_leave_room_for_packets(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('madmail.realtime.turn.server.HANDSHAKES', 2)
+
+    def turns() -> list[list[bool]]:
+        found = []
+        for _ in range(2):
+            rig.loop.turn += 1
+            found.append([rig.server.may_shake() for _ in range(3)])
+        return found
+
+    assert rig.ask(turns) == [[True, True, False]] * 2
+    monkeypatch.setattr('madmail.realtime.turn.server.HANDSHAKES', 1)
+    plain = [socket.create_connection(rig.addresses['tls']) for _ in range(5)]
+    until(rig, lambda: len(rig.server.streams) == 5)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    waiting = [context.wrap_socket(one, do_handshake_on_connect=False) for one in plain]
+    for one in waiting:
+        one.setblocking(False)
+        with contextlib.suppress(ssl.SSLWantReadError):
+            one.do_handshake()
+    for one in waiting:
+        one.settimeout(10)
+        one.do_handshake()
+        one.close()
 
 
 # -- RFC 6062
