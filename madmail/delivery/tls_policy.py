@@ -40,6 +40,7 @@ POLICY_LIMIT = 65536  # octets of one
 POLICIES_LIMIT = 2000
 SHORTEST, LONGEST = 300, 31557600  # seconds a policy is kept, RFC 8461 3.2
 ABSENT_TIME = 3600  # seconds until a domain without a policy is asked again
+LOOK_TIME = 60  # seconds between two looks at the id, for servers that do not answer such questions
 RETRY_TIME = 300  # seconds until one whose policy could not be fetched is, RFC 8461 3.3
 REFRESH_TIME = 86400  # seconds after which a policy is fetched anew, whatever its age may be
 HOSTS_LIMIT = 64
@@ -98,6 +99,7 @@ class _Known(NamedTuple):
     until: float  # it holds
     fresh: float  # until then nobody asks for it again under the same ident
     policy: Policy
+    looked: float  # for the id
 
 
 class NotKnown(Exception):
@@ -158,21 +160,24 @@ class TlsPolicies:
             return NO_POLICY
         now = self._clock()
         known = self._policies.get(domain)
-        ident = self._ident(domain)
         if known is not None and known.until <= now:
             known = None
+        if known and 0 <= now - known.looked < LOOK_TIME:
+            return known.policy
+        ident = self._ident(domain)
         # RFC 8461 3.3: no id does not end a policy, another one asks for another look.
         if known and (not ident or (ident == known.ident and known.fresh > now)):
+            self._policies[domain] = known._replace(looked=now)
             return known.policy
         text = self._fetch(f'mta-sts.{domain}') if ident else None
         found = parse_policy(text) if text is not None else None
         if found is not None:
             policy, age = found
-            known = _Known(ident, now + age, now + min(age, REFRESH_TIME), policy)
+            known = _Known(ident, now + age, now + min(age, REFRESH_TIME), policy, now)
         elif known is not None:
-            known = known._replace(ident=ident, fresh=now + RETRY_TIME)
+            known = known._replace(ident=ident, fresh=now + RETRY_TIME, looked=now)
         else:
-            known = _Known(ident, now + ABSENT_TIME, now + RETRY_TIME, NO_POLICY)
+            known = _Known(ident, now + ABSENT_TIME, now + ABSENT_TIME, NO_POLICY, now)
         self._policies[domain] = known
         self._policies.move_to_end(domain)
         if len(self._policies) > POLICIES_LIMIT:

@@ -17,6 +17,7 @@ from madmail.delivery.dns import Answer, Status, Tlsa
 from madmail.delivery.route import Hop
 from madmail.delivery.tls_policy import (
     ABSENT_TIME,
+    LOOK_TIME,
     REFRESH_TIME,
     RETRY_TIME,
     NotKnown,
@@ -83,6 +84,7 @@ def policies(names: Names) -> Policies:
 
 def promised(policies: Policies, names: Names, host: str = 'mx.two.example') -> None:
     """Let the domain have a policy for four weeks, and look at it."""
+    policies.now += LOOK_TIME
     names.ident = names.ident or '1'
     policies.text = ENFORCE.format(host, 28 * DAY)
     assert policies.allowed(HOP) is (host == HOP.host)
@@ -92,7 +94,6 @@ def promised(policies: Policies, names: Names, host: str = 'mx.two.example') -> 
 
 
 def test_a_policy_in_force_asks_for_a_right_certificate(names: Names, policies: Policies) -> None:
-    names.secure = False
     assert not policies.security(HOP).required
     promised(policies, names)
     security = policies.security(HOP)
@@ -105,9 +106,12 @@ def test_a_policy_in_force_asks_for_a_right_certificate(names: Names, policies: 
 def test_a_new_id_brings_the_new_policy_at_once(names: Names, policies: Policies) -> None:
     promised(policies, names, 'old.two.example')
     policies.text = ENFORCE.format('mx.two.example', 28 * DAY)
-    policies.now += 60
+    policies.now += LOOK_TIME
     assert not policies.allowed(HOP), 'the id is the same'
     names.ident = '2'
+    policies.now += LOOK_TIME - 1
+    assert not policies.allowed(HOP), 'nobody has looked'
+    policies.now += 1
     assert policies.allowed(HOP)
     assert policies.fetched == 2
 
@@ -146,10 +150,11 @@ def test_what_cannot_be_fetched_is_not_asked_for_all_the_time(
 ) -> None:
     promised(policies, names)
     policies.text, names.ident = None, '2'
-    for _ in range(10):
+    for _ in range(4):
+        policies.now += LOOK_TIME
         assert policies.allowed(HOP)
     assert policies.fetched == 2
-    policies.now += RETRY_TIME + 1
+    policies.now += RETRY_TIME
     policies.text = ENFORCE.format('other.two.example', DAY)
     assert not policies.allowed(HOP)
 
@@ -157,9 +162,9 @@ def test_what_cannot_be_fetched_is_not_asked_for_all_the_time(
 def test_a_domain_that_gets_a_policy_is_seen_to_have_one(names: Names, policies: Policies) -> None:
     assert policies.allowed(HOP)
     assert policies.fetched == 0
-    policies.now += 60
     promised(policies, names, 'other.two.example')
     names.ident = '2'
+    policies.now += LOOK_TIME
     policies.text = ENFORCE.format('x', DAY).replace('enforce', 'none')
     assert policies.allowed(HOP)
 
