@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,8 +39,9 @@ def find(account: Any, text: str) -> Any:
     """The message with this text, if the account has it."""
     for chat in account.get_chatlist():
         for message in chat.get_messages():
-            if message.get_snapshot().text == text:
-                return message
+            with contextlib.suppress(Exception):  # JsonRpcError: deleted since it was listed
+                if message.get_snapshot().text == text:
+                    return message
     return None
 
 
