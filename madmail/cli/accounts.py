@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from madmail.admin import accounts, blocklist, registration, transfer
 from madmail.admin.refused import Refused
@@ -267,17 +269,26 @@ def ban_list(invocation: Invocation) -> Result:
 
 def export(invocation: Invocation) -> Result:
     output = invocation.arguments.output
-    with Access(invocation.load()) as access:
+    with ExitStack() as stack:
+        file = stack.enter_context(_private(output)) if output else None  # as who we still are
+        access = stack.enter_context(Access(invocation.load()))
         users = sorted(transfer.export(access), key=lambda user: user['username'])
-    if output:
-        # Hashes are for nobody else's eyes.
-        descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, 'w') as file:
-            os.fchmod(descriptor, 0o600)
+        if file is not None:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.truncate(0)
             file.write(_lines(users))
+    if output:
         path = str(Path(output).absolute())
         return Result({'count': len(users), 'output': path}, f'{len(users)} accounts in {output}.')
     return Result({'accounts': users, 'users': users}, _lines(users).rstrip('\n'))
+
+
+def _private(path: str) -> TextIO:
+    """A file that keeps what it has until there is something new; for nobody else's eyes."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.fchmod(descriptor, 0o600)
+    return os.fdopen(descriptor, 'w')
 
 
 def _lines(users: list[dict[str, str]]) -> str:

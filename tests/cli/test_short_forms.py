@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from madmail.admin import endpoints
+from madmail.admin import endpoints, transfer
+from madmail.admin.refused import Refused
 from madmail.store.control import Control
 from tests.cli.test_cli import Shell, shell
 from tests.cli.test_queue_cli import SENDER, fill
@@ -246,3 +247,27 @@ def test_letters_that_the_terminal_does_not_know(shell: Shell) -> None:
     assert b'caf\\xe9' in text.stdout
     told = outside(shell, *words, '--json', encoding='ascii', stdout=subprocess.PIPE)
     assert json.loads(told.stdout)['data']['value'] == 'caf\xe9 \u2013 ok'
+
+
+def test_an_export_is_opened_by_who_asked_and_replaces_nothing_for_nothing(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.data('accounts', 'create', 'alice', '-p', PASSWORD)
+    output = shell.config.parent / 'export.json'
+    output.write_text('what was there ' * 100)
+    output.chmod(0o644)
+    seen: list[int] = []
+    export = transfer.export
+
+    def looking(relay: Any) -> Any:
+        seen.append(output.stat().st_mode & 0o777)
+        raise Refused('failed', 'not now')
+
+    monkeypatch.setattr(transfer, 'export', looking)
+    assert shell.error('accounts', 'export', '-o', str(output)) == 'not now'
+    assert seen == [0o600]
+    assert output.read_text().startswith('what was there')
+    monkeypatch.setattr(transfer, 'export', export)
+    assert shell.data('accounts', 'export', '-o', str(output))['count'] == 1
+    assert [one['username'] for one in json.loads(output.read_text())] == ['alice@chat.example']
+    assert shell('accounts', 'export', '-o', '/dev/null')[0] == 0
