@@ -134,11 +134,16 @@ def _message(number: Any, sender: Any, names: Any, body: Any, base64: bool) -> M
         not isinstance(sender, str | None)
         or not isinstance(names, list)
         or not 0 < len(names) <= RECIPIENTS_LIMIT
-        or not all(isinstance(name, str) for name in names)
+        or not all(isinstance(name, str) and _is_text(name) for name in (sender or '', *names))
         or not isinstance(body, str)
     ):
         return Message(known, '', (), '', base64, False)
     return Message(known, sender or '', tuple(names), body, base64)
+
+
+def _is_text(text: str) -> bool:
+    """Without the halves of characters that JSON can name."""
+    return not any('\ud800' <= character <= '\udfff' for character in text)
 
 
 # -- the other end

@@ -301,7 +301,15 @@ class Poller:
         return Fate.NEVER
 
     def _take(self, message: Message) -> Fate:
-        """Judge and store one message as if it had come to /mxdeliv."""
+        """Judge and store one message; what breaks over it holds up no other."""
+        try:
+            return self._judge(message)
+        except Exception as error:
+            _log.exception('message failed', error)
+            return Fate.LATER
+
+    def _judge(self, message: Message) -> Fate:
+        """As if it had come to /mxdeliv."""
         desk = self._desk
         limit = size_limit(desk.settings)
         if not message.sound or (limit and len(message.text) > limit * 2):

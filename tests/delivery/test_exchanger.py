@@ -342,6 +342,34 @@ def test_what_is_stored_or_can_never_be_is_acknowledged(tmp_path: Path) -> None:
     assert polled.last_success_at == polled.last_poll_at == 1_000_000
 
 
+def test_halves_of_characters_are_no_address(tmp_path: Path) -> None:
+    half = f'\ud800@{OWN}'
+    rig = Rig(tmp_path, [b(1, mail_to=half), b(2, mail_from='\udfff@[192.0.2.9]'), b(3)])
+    rig.poller.poll()
+    assert rig.client.acked == [1, 2, 3]
+    assert [names for names, _, _ in rig.desk.received] == [(BOB,)]
+
+
+def test_what_breaks_over_one_message_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, [b(1), b(2), b(3)], [b(2)])
+    receive, seen = rig.desk.receive, []
+
+    def breaking(*arguments: Any) -> Reply:
+        seen.append(1)
+        if len(seen) == 2:
+            raise KeyError('a bug')
+        return receive(*arguments)
+
+    monkeypatch.setattr(rig.desk, 'receive', breaking)
+    rig.poller.poll()
+    assert rig.client.acked == [1, 3]
+    assert rig.poller.last_error == ''
+    rig.poller.poll()
+    assert rig.client.acked == [1, 3, 2]
+
+
 def test_the_policy_holds_for_fetched_mail(tmp_path: Path) -> None:
     Control(tmp_path).add_rule('[192.0.2.9]', 0)
     rig = Rig(tmp_path, [b(1), b(2, mail_from='')])
