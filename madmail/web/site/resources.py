@@ -8,9 +8,10 @@ contact pages, in this order.
 
 from __future__ import annotations
 
-import hashlib
 import json
+import os
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
@@ -312,8 +313,7 @@ class Site:
             path, kind = found
             response.content_type = kind
             response.set_header('X-Content-Type-Options', 'nosniff')
-            data = path.read_bytes()
-            _tag(request, response, data, 'no-cache' if own else KEPT)
+            self._file(request, response, path, 'no-cache' if own else KEPT)
             return
         stem = name.removesuffix('.html')
         if stem in ('info', 'security'):
@@ -390,6 +390,26 @@ class Site:
         response.set_header('Cache-Control', FRESH)
         response.text = text
 
+    def _file(
+        self, request: falcon.Request, response: falcon.Response, path: Path, kept: str
+    ) -> None:
+        """The octets, or that they are those the client has (RFC 9110 13.1.2).
+
+        PERF: tagged by what the file system knows, for 16 MB would take 30 ms to hash.
+        """
+        try:
+            with path.open('rb') as file:
+                known = os.fstat(file.fileno())
+                tag = f'{known.st_mtime_ns:x}-{known.st_ino:x}-{known.st_size:x}'
+                response.etag = tag
+                response.set_header('Cache-Control', kept)
+                if any(one == '*' or one == tag for one in request.if_none_match or ()):
+                    response.status = falcon.HTTP_304
+                    return
+                response.data = file.read(files.LARGEST)
+        except OSError:
+            raise falcon.HTTPNotFound from None  # it went away, or is not for us
+
     def _form(self, request: falcon.Request) -> dict[str, str]:
         """The fields of a form or of a JSON body; what cannot be read has none.
 
@@ -444,14 +464,3 @@ def _say(response: falcon.Response, status: int, data: dict[str, Any]) -> None:
     response.content_type = falcon.MEDIA_JSON
     response.set_header('Cache-Control', FRESH)
     response.text = json.dumps(data)
-
-
-def _tag(request: falcon.Request, response: falcon.Response, data: bytes, kept: str) -> None:
-    """The octets, or that they are those the client has (RFC 9110 13.1.2)."""
-    tag = hashlib.sha256(data).hexdigest()[:24]
-    response.etag = tag
-    response.set_header('Cache-Control', kept)
-    if any(one == '*' or one == tag for one in request.if_none_match or ()):
-        response.status = falcon.HTTP_304
-        return
-    response.data = data

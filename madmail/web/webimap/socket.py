@@ -182,7 +182,14 @@ class _Conversation:
             while self._stream.recv(READ):
                 pass
 
+    def _on(self) -> bool:
+        """Whether the operator still wants this; a socket may outlive the setting."""
+        self._services.refresh()
+        return bool(self._services.settings['webimap.enabled'])
+
     def _answer(self, data: bytes) -> None:
+        if not self._on():
+            raise websocket.Broken(websocket.POLICY)
         try:
             request = document.read(data)
             if not isinstance(request, dict):
@@ -248,6 +255,8 @@ class _Conversation:
             self._part(websocket.TROUBLE)
 
     def _push(self, summary: dict[str, Any]) -> None:
+        if not self._on():
+            raise Trouble('switched off')
         self._since = max(self._since, summary['uid'])
         self._say({'action': 'new_message', 'data': summary})
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import http.client
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -359,6 +360,10 @@ def test_own_pages(relay: WebRelay, tmp_path: Path) -> None:
         assert ask(relay, '/info').status == 200, 'what is missing comes from the program'
         assert ask(relay, '/style.css').status == 200
         assert ask(relay, '/broken').status == 500
+        tag = ask(relay, '/picture.png').headers['ETag']
+        assert ask(relay, '/picture.png', If_None_Match=tag).status == 304
+        os.utime(own / 'picture.png', ns=(1, 1))
+        assert ask(relay, '/picture.png', If_None_Match=tag).status == 200
         (own / 'index.html').write_text('changed')
         assert ask(relay, '/').text == 'changed'
         for path in (

@@ -450,6 +450,22 @@ def test_nothing_follows_a_close(relay: WebRelay, alice: Person) -> None:
     assert not isinstance(gone.value, TimeoutError)
 
 
+def test_a_socket_does_not_outlive_the_switch(relay: WebRelay, alice: Person, bob: Person) -> None:
+    asks, rests = Page(relay, alice), Page(relay, bob)
+    relay.cli('settings', 'set', 'websmtp.enabled', 'false')
+    try:
+        told = asks.ask('send', {'to': [bob[0]], 'body': 'x'})
+        assert told == ('send is not enabled',)
+        relay.cli('settings', 'set', 'webimap.enabled', 'false')
+        asks.send(TEXT, b'{"action":"list_mailboxes"}')
+        assert asks.frame() == (CLOSE, (1008).to_bytes(2, 'big'))
+        deliver(relay, alice, bob[0])
+        assert rests.frame() == (CLOSE, (1001).to_bytes(2, 'big'))
+    finally:
+        relay.cli('settings', 'reset', 'webimap.enabled')
+        relay.cli('settings', 'reset', 'websmtp.enabled')
+
+
 def test_closes_are_answered_by_the_rules(relay: WebRelay, alice: Person) -> None:
     for kind, data, code in (
         (CLOSE, (3001).to_bytes(2, 'big') + b'bye', 3001),
