@@ -27,6 +27,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -54,6 +55,15 @@ FIRST_TIME = 15.0  # seconds before the whole must keep up upload.LOWEST_RATE
 PREFLIGHT_AGE = '86400'  # seconds
 FAILURES = 'limits.admin_failures_per_minute_per_ip'
 LOCAL_HOSTS = ('127.0.0.1', 'localhost', '::1')
+
+# What SQLite says of a disk that is full, read only or broken, which is no fault of ours.
+TROUBLE = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+)
 
 _BEARER = re.compile(rb'"Bearer +([0-9a-f]{64}) *"')
 
@@ -167,6 +177,9 @@ class AdminApi:
         except Refused as refused:
             return envelope.answer(STATUS[refused.word], resource, error=refused.text)
         except Exception as error:
+            if getattr(error, 'sqlite_errorcode', 0) & 0xFF in TROUBLE:
+                _log.error('control database failed')
+                return envelope.answer(500, resource, error=f'nothing is stored: {error}')
             _log.exception('request failed', error)
             return envelope.answer(500, resource, error='internal error')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -332,6 +333,24 @@ def test_breakage_tells_nothing(
     with caplog.at_level(logging.DEBUG):
         assert desk.ask('POST', '/admin/restart', status=500) == 'internal error'
     assert 'bob' not in caplog.text
+
+
+def test_a_full_disk_is_said_and_is_no_fault(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    trouble = sqlite3.OperationalError('database or disk is full')
+    trouble.sqlite_errorcode = sqlite3.SQLITE_FULL
+
+    def full(*_: Any, **__: Any) -> None:
+        raise trouble
+
+    monkeypatch.setattr(desk.relay.control, 'block', full)
+    with caplog.at_level(logging.DEBUG):
+        answer = desk.ask('POST', '/admin/blocklist', {'username': 'eve'}, status=500)
+    assert answer == 'nothing is stored: database or disk is full'
+    assert 'Traceback' not in caplog.text
+    trouble = sqlite3.OperationalError('near "x": syntax error')
+    assert desk.ask('POST', '/admin/blocklist', {'username': 'eve'}, status=500) == 'internal error'
 
 
 @pytest.mark.parametrize('path', ['/-/admin', '//-/admin', '///-/admin', '/-/admin/', '//-/admin/'])
