@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from gevent.pool import Pool
@@ -113,8 +113,11 @@ class Courier:
         on_room: Callable[[], None] = lambda: None,
         waits: Callable[[str], bool] = lambda domain: False,
         shared: Callable[[str], bool] = lambda domain: False,
+        known: Iterable[str] = (),
     ) -> None:
-        """`on_room` is called when a visit that took less than there was is worth repeating.
+        """`known` are destinations that have answered before, the last at the end.
+
+        `on_room` is called when a visit that took less than there was is worth repeating.
 
         Mail for domains that `waits` says is not carried but fetched, mail for those
         that are `shared` may be (see `exchanger`).
@@ -135,7 +138,7 @@ class Courier:
         self._unattended: OrderedDict[str, None] = OrderedDict()
         self._unattended_strange: OrderedDict[str, None] = OrderedDict()
         self._answered: set[str] = set()  # of those with greenlets
-        self._known: OrderedDict[str, None] = OrderedDict()  # answered the last time
+        self._known = OrderedDict.fromkeys(known)  # answered the last time
         self._strange: set[str] = set()  # of those with greenlets, the others
         self._held: set[str] = set()  # whose line was full at a visit
         self._full = False  # all lines together were, at a visit

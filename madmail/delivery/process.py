@@ -80,6 +80,7 @@ class CourierRole:
             on_room=lambda: self._rouse(self._wake),
             waits=self._is_fetched,
             shared=self._federation.shared,
+            known=[name for name, peer in self.tracker.peers().items() if peer.successes],
         )
         self._polling = Polling(
             context.state_dir,

@@ -20,6 +20,7 @@ from madmail.delivery.outbox import ShardOutbox, ToShard
 from madmail.delivery.process import EXPIRE_TIME, SETTLE_TIME, CourierRole
 from madmail.delivery.relaying import Unreachable
 from madmail.delivery.schedule import Steps
+from madmail.delivery.tracker import Tracker
 from madmail.settings import Settings
 from madmail.shard.calls import CallRefused, ShardUnavailable
 from madmail.smtp.reply import Reply
@@ -493,6 +494,19 @@ def test_any_number_of_dead_destinations_leaves_room_for_those_that_answered(
         relay.turn()
     assert {f'dead{n}.example' for n in range(100)} <= set(peers.attempts), 'their turn comes'
     assert not relay.courier._strange
+
+
+def test_who_answered_before_a_restart_is_known_after_it(
+    tmp_path: Path,
+) -> None:
+    control, tracker = Control(tmp_path), Tracker()
+    tracker.succeeded('live.example', 'https', 0.1)
+    tracker.failed('dead.example', 'https')
+    tracker.flush(control)
+    control.close()
+    role = CourierRole(FakeContext(tmp_path))  # type: ignore[arg-type]
+    assert not role.courier._is_strange('live.example')
+    assert role.courier._is_strange('dead.example')
 
 
 def test_a_destination_that_answers_gets_a_few_greenlets_and_no_more() -> None:
