@@ -152,9 +152,9 @@ class AccountMethods:
         """Nobody can log in any more, until there is a new password; the mail stays."""
         account = self._account(address)
         self._shard.store.set_password(account.id, verifiers.LOCKED)
-        self._shard.turn.ended(account.id, address)
         self._shard.accounts.forget(address)
         self._shard.sessions.dismiss(account.id)
+        self._shard.turn.ended(account.id, address)
         return {'address': address}
 
     def account_dismiss(self, address: str) -> dict[str, Any]:
@@ -163,6 +163,8 @@ class AccountMethods:
         account = self._shard.store.account(address)
         if account is not None:
             self._shard.sessions.dismiss(account.id)
+            if address in self._shard.blocklist:
+                self._shard.turn.ended(account.id, address)  # also what was told until just now
         return {'address': address}
 
     def account_export(self, after: str = '', limit: int = PAGE) -> list[list[str]]:

@@ -19,7 +19,7 @@ from madmail.realtime.turn import message
 from madmail.realtime.turn.allocation import Allocation, sockaddr
 from madmail.realtime.turn.loop import READ, WRITE
 from madmail.realtime.turn.message import Address
-from madmail.realtime.turn.streams import QUEUE_LIMIT, Stream
+from madmail.realtime.turn.streams import EXHAUSTED, QUEUE_LIMIT, Stream
 
 if TYPE_CHECKING:
     from madmail.realtime.turn.requests import Proved
@@ -75,7 +75,11 @@ class Connections:
         """A peer connects (RFC 6062 5.3)."""
         try:
             accepted, at = self._listener.accept()
-        except OSError:
+        except OSError as error:
+            if error.errno in EXHAUSTED:
+                # Until the next look at the clock; else the loop would be told without end.
+                self._server.loop.change(self._listener.fileno(), self.acceptable, 0)
+                self._server.waiting.add(self)
             return
         accepted.setblocking(False)
         peer = Address(at[0], at[1])
@@ -101,7 +105,13 @@ class Connections:
             )
         )
 
+    def tick(self, now: float) -> None:
+        """Accept again."""
+        self._server.waiting.discard(self)
+        self._server.loop.change(self._listener.fileno(), self.acceptable, READ)
+
     def close(self) -> None:
+        self._server.waiting.discard(self)
         for connection in list(self.by_peer.values()):
             connection.close()
 

@@ -73,7 +73,7 @@ class Server:
         self.streams: set[Stream] = set()
         self.stream_networks: Counter[str] = Counter()
         self.pending: dict[int, Connection] = {}  # by number, until the client has come
-        self.waiting: set[Connection] = set()  # those, and those being made
+        self.waiting: set[Connection | Connections] = set()  # those, and what else the clock ends
         self.dropped: Counter[str] = Counter()
         self.denied: dict[int, int] = {}
         self.made = 0

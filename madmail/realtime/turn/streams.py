@@ -24,7 +24,7 @@ STRANGER_LIMIT = 4096  # octets of a message from who has no allocation; twice t
 FIRST_TIME = 10.0  # seconds until the first message
 IDLE_TIME = 30.0  # seconds without an allocation
 PAUSE = 1.0  # seconds without accepting, when out of descriptors
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Entrance:
@@ -46,7 +46,7 @@ class Entrance:
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     server.loop.change(self.socket.fileno(), self._acceptable, 0)
                     self._paused = server.now() + PAUSE
                     return

@@ -468,6 +468,16 @@ def test_connections_are_limited(serve: Serve) -> None:
     assert service.call(service.role.check)
 
 
+def test_a_relay_that_is_full_is_there_all_the_same(serve: Serve) -> None:
+    service = serve()
+    node = Node(service).hello()
+    node.ping()
+    service.settings.replace('iroh.connections', 1)
+    with service.connect() as stream:
+        assert head(stream).startswith(b'HTTP/1.1 503 ')
+    assert service.call(service.role._answers)
+
+
 def test_new_connections_a_minute_are_limited(serve: Serve) -> None:
     service = serve(iroh__connects_per_minute_per_ip=10)
     for _ in range(5):

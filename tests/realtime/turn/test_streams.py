@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -342,6 +343,40 @@ def test_a_peer_connects(rig: Rig) -> None:
     assert theirs.recv(10) == b''
     theirs.close()
     stranger.close()
+
+
+class Exhausted:
+    """A listener while the system has no more descriptors."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        self.fileno = listener.fileno
+        self.asked = 0
+
+    def accept(self) -> None:
+        self.asked += 1
+        raise OSError(errno.EMFILE, 'no descriptors')
+
+
+def test_a_peer_waits_while_there_are_no_descriptors(rig: Rig) -> None:
+    control = rig.client('tcp')
+    relayed = control.allocate(protocol=message.TCP)
+    control.permit(Address('127.0.0.2', 0))
+    (connections,) = [one.connections for one in rig.server.allocations]
+    listener = connections._listener
+    without = Exhausted(listener)
+    connections._listener = without
+    theirs = socket.create_connection(relayed, 10, ('127.0.0.2', 0))
+    until(rig, lambda: without.asked)
+
+    def looked_at() -> bool:
+        connections.acceptable()
+        return listener.fileno() in rig.loop._handlers
+
+    assert not rig.ask(looked_at)  # until the clock looks again
+    connections._listener = listener
+    rig.ask(lambda: connections.tick(0.0))
+    assert parse(control.receive()).method == message.CONNECTION_ATTEMPT
+    theirs.close()
 
 
 def test_nobody_there_and_nobody_who_comes(rig: Rig) -> None:
