@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from madmail import __version__
 from madmail.admin.refused import Refused
 from madmail.cli import (
     accounts,
@@ -77,6 +78,9 @@ def parser() -> argparse.ArgumentParser:
         target.add_argument(
             '--json', action='store_true', default=default or False, help='one line of JSON'
         )
+    top.add_argument(
+        '--version', action='version', version=f'madmail {__version__}', help='print the version'
+    )
     commands = top.add_subparsers(dest='command', metavar='COMMAND', parser_class=Parser)
     for family in (
         relay,

@@ -70,6 +70,7 @@ def test_global_options_before_and_after_the_command(shell: Shell) -> None:
     for words in (['--json', 'version'], ['version', '--json']):
         assert main(words) == 0
         assert shell.capture.readouterr() == (expected, '')
+    assert shell('--version') == (0, f'madmail {__version__}\n', '')
     config = ['--config', str(shell.config)]
     for words in (
         [*config, '--json', 'accounts', 'list'],
