@@ -27,7 +27,8 @@ INVITATION = 'https://i.delta.chat/#' + 'AB' * 20 + '&a=alice%40chat.example&n=A
 
 @pytest.fixture(scope='module')
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRelay]:
-    with WebRelay(tmp_path_factory.mktemp('site'), {'site': {'sharing': True}}) as relay:
+    options = {'site': {'sharing': True}, 'log': 'stderr', 'log_level': 'error'}
+    with WebRelay(tmp_path_factory.mktemp('site'), options) as relay:
         yield relay
 
 
@@ -424,3 +425,8 @@ def test_nothing_that_is_sent_breaks_it(
     finally:
         client.close()
     assert status < 500 or status == 503
+
+
+def test_nothing_broke_in_all_that(relay: WebRelay) -> None:
+    assert 'request failed' not in relay.text()
+    assert 'Traceback' not in relay.text()

@@ -41,6 +41,8 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebRelay]:
         'webimap': {'enabled': True, 'cors_origins': ['https://app.example']},
         'websmtp': {'enabled': True},
         'limits': {'admin_failures_per_minute_per_ip': 1000},
+        'log': 'stderr',
+        'log_level': 'error',
     }
     with WebRelay(tmp_path_factory.mktemp('webimap'), options) as relay:
         yield relay
@@ -536,6 +538,8 @@ def page(relay: WebRelay) -> Iterator[Page]:
 def test_no_exception_was_counted(relay: WebRelay) -> None:
     for child in relay.status()['data']['children']:
         assert sum(child['statistics']['exceptions'].values()) == 0
+    assert 'exception=' not in relay.text(), 'nor in a web worker, which is no child'
+    assert 'Traceback' not in relay.text()
 
 
 def test_kept_for_last(relay: WebRelay, tmp_path: Path) -> None:
