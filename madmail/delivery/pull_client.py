@@ -25,6 +25,10 @@ PIECE = 256 * 1024  # octets read at once
 KEEP_TIME = 50.0  # seconds a connection lies idle and is still used
 
 
+# What a connection says that was closed while it lay idle; under TLS also to who writes.
+_ENDED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
+
 class Failed(Exception):
     """There is no answer; the text is for the operator and names nobody."""
 
@@ -82,7 +86,7 @@ class PullClient:
             with timer:
                 try:
                     return self._ask(method, target, fields, body, limit)
-                except (http.client.RemoteDisconnected, ConnectionError, BrokenPipeError):
+                except _ENDED:
                     if not reused:
                         raise
                 # It was closed while it lay idle; whatever we ask may be asked twice.
