@@ -141,7 +141,7 @@ def list_(invocation: Invocation) -> Result:
 
 def dump(invocation: Invocation) -> Result:
     arguments = invocation.arguments
-    if not arguments.number.isdigit() or not int(arguments.number):
+    if not arguments.number.isdecimal() or not int(arguments.number):
         raise Failure(f'{arguments.number} is not the number of a message')
     with Access(invocation.load()) as access:
         pieces = mail.read(

@@ -151,6 +151,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         report(_trouble(failure), as_json=invocation.json)
         return FAILED
+    except UnicodeEncodeError:
+        report('an argument has letters that are not UTF-8', as_json=invocation.json)
+        return FAILED
+    except OverflowError:
+        report('a number is larger than anything there is', as_json=invocation.json)
+        return FAILED
     except Declined:
         if invocation.json:
             report('declined', as_json=True)

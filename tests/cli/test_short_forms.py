@@ -271,3 +271,23 @@ def test_an_export_is_opened_by_who_asked_and_replaces_nothing_for_nothing(
     assert shell.data('accounts', 'export', '-o', str(output))['count'] == 1
     assert [one['username'] for one in json.loads(output.read_text())] == ['alice@chat.example']
     assert shell('accounts', 'export', '-o', '/dev/null')[0] == 0
+
+
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['imap-msgs', 'dump', 'alice', 'INBOX', '\u00b2'],
+        ['imap-msgs', 'dump', 'alice', 'INBOX', '9' * 30],
+        ['accounts', 'password', 'alice', '-p', '\udcff' * 12],
+        ['imap-mboxes', 'create', 'alice', '\udcff'],
+        ['html-serve', '\udcff'],
+        ['hash', '-p', '\udcff'],
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_one_line_of_error(
+    shell: Shell, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.data('accounts', 'create', 'alice', '-p', PASSWORD)
+    monkeypatch.chdir(shell.config.parent)
+    os.mkdir(b'\xff')
+    assert shell.error(*words)
