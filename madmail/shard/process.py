@@ -56,6 +56,7 @@ from madmail.upkeep.caretaker import Caretaker
 ACCEPT_BATCH = 64  # connections a turn of the loop
 BOUNDARY_TIME = 8.0  # seconds running commands get to end before sessions move
 PRESENCE_TIME = 3.0  # seconds in which the services beside us have begun, too, or do not answer
+SLICE = 50  # accounts whose calls end in one turn of the loop, about 3 ms
 THREADS = 2  # for password hashing and file syncs
 
 Result = TypeVar('Result')
@@ -238,7 +239,18 @@ class Shard:
         ours = [
             one for one in addresses if shard_of(one, self.context.shards) == self.context.index
         ]
-        found = ((self.store.account(address), address) for address in ours)
+        self._end_some(ours[:SLICE])
+        if len(ours) > SLICE:
+            gevent.spawn(self._end_further, ours[SLICE:])
+
+    def _end_further(self, addresses: Sequence[str]) -> None:
+        """Of very many, with turns for others in between."""
+        for at in range(0, len(addresses), SLICE):
+            gevent.sleep(0)
+            self._end_some(addresses[at : at + SLICE])
+
+    def _end_some(self, addresses: Sequence[str]) -> None:
+        found = ((self.store.account(address), address) for address in addresses)
         self.turn.all_ended((one.id if one else None, address) for one, address in found)
 
     def _refresh(self) -> None:
