@@ -299,16 +299,19 @@ def test_alpn_is_answered(relay: WebRelay) -> None:
 
 
 def test_answers_do_not_wait_for_acknowledgements(relay: WebRelay) -> None:
-    """Nagle against delayed acknowledgement would make each connection take 40 ms more."""
-    times = []
-    for _ in range(10):
+    """Nagle against delayed acknowledgement would make every connection take 40 ms more.
+
+    One that did not is enough, so that a busy machine proves nothing.
+    """
+    for _ in range(200):
         began = time.monotonic()
         client = relay.client()
         client.request('GET', '/')
         client.getresponse().read()
         client.close()
-        times.append(time.monotonic() - began)
-    assert min(times) < 0.035
+        if time.monotonic() - began < 0.035:
+            return
+    pytest.fail('all of them waited')
 
 
 def test_the_heartbeat_is_not_for_everybody(relay: WebRelay) -> None:
