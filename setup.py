@@ -45,8 +45,6 @@ setup(
         'josepy>=2.2',
     ],
     extras_require={
-        'redis': ['redis>=5.0'],
-        'postgres': ['psycopg2-binary>=2.9'],
         'test': [
             'pytest>=8.0',
             'hypothesis>=6.100',

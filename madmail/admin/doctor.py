@@ -35,6 +35,7 @@ GREETING_TIME = 5.0  # seconds
 DESCRIPTORS = 65_536  # file descriptors for ten thousand connections and some
 LITTLE_MEMORY = 512 * 1024 * 1024
 CERTIFICATE_WARN, CERTIFICATE_BAD = 14 * 86_400, 3 * 86_400  # seconds left
+ACCOUNTS = 100  # of each shard are looked at
 HTTP_01 = 80  # RFC 8555 8.3: this port and no other
 QUEUE_AGE = 12 * 3600  # seconds an entry may wait without a word
 FIRST_WORDS = {
@@ -341,6 +342,21 @@ def names(relay: Relay) -> Iterator[Finding]:
         )
 
 
+def accounts(relay: Relay) -> Iterator[Finding]:
+    """That accounts are of the domain that is set: others cannot log in, nor get mail."""
+    for shard in range(relay.shards):
+        for account in relay.call_shard(shard, 'account_list', after='', limit=ACCOUNTS):
+            domain = account['address'].rpartition('@')[2]
+            if domain != relay.domain:
+                yield Finding(
+                    'accounts',
+                    BAD,
+                    f'the state directory has accounts of {domain}, which cannot log in here',
+                    f'domain: {domain}, or another state_dir for {relay.settings["domain"]}',
+                )
+                return
+
+
 CHECKS: tuple[Check, ...] = (
     processes,
     stored_settings,
@@ -354,6 +370,7 @@ CHECKS: tuple[Check, ...] = (
     certificate,
     queue,
     names,
+    accounts,
 )
 DEEP: tuple[Check, ...] = (*CHECKS, databases)
 

@@ -48,6 +48,17 @@ def test_a_healthy_relay_and_a_sick_one(tmp_path: Path) -> None:
     assert not told or not told['data']['healthy']
 
 
+def test_a_domain_that_was_changed(tmp_path: Path) -> None:
+    with running(tmp_path) as relay:
+        relay.account('ann')
+    told = {one['name']: one for one in examine(relay)['checks']}
+    assert 'accounts' not in told
+    relay.write_config(domain='other.example')
+    told = {one['name']: one for one in examine(relay)['checks']}
+    assert told['accounts']['level'] == 'bad'
+    assert 'chat.example' in told['accounts']['seen']
+
+
 def examine(relay: Relay) -> Any:
     answer = relay.cli('--json', 'doctor', '--deep', check=False)
     data = json.loads(answer.stdout)['data']
