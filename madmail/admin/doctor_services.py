@@ -57,14 +57,23 @@ def iroh(relay: Relay) -> Iterator[Finding]:
     """Whether apps in chats find each other through this relay."""
     if not relay.settings[channels.ENABLED]:
         return
+    if not any(relay.settings[f'listen.{name}'] for name in ('iroh', 'http', 'https')):
+        yield Finding(
+            'iroh',
+            WARN,
+            'the iroh relay is on and nothing leads to it; apps in chats use relays of others',
+            '"madmail port iroh enable", or else "madmail iroh disable"',
+        )
+        return
     found = channels.state(relay)
     yield from _silent(relay, 'iroh', 'the iroh relay', found['answers'])
     if found['answers'] and not found['relay_url']:
         yield Finding(
             'iroh',
             BAD,
-            'the iroh relay has no address that clients could be told',
-            'listen.iroh or listen.http: a port for it',
+            'the iroh relay has no address that clients could be told: it answers by HTTPS '
+            'alone, with a certificate that they do not trust',
+            '"madmail port iroh enable"',
         )
     elif found['answers']:
         yield Finding('iroh', OK, f'the iroh relay answers; clients are told {found["relay_url"]}')

@@ -251,7 +251,7 @@ def status(invocation: Invocation) -> Result:
 
 def _warnings(data: dict[str, Any]) -> str:
     """What is switched on or stored and not in force."""
-    lines = [f'service {name} does not run: {why}' for name, why in data['trouble'].items()]
+    lines = [f'{name} does not run: {why}' for name, why in data['trouble'].items()]
     lines += [f'stored {name} is not in force: {why}' for name, why in data['unusable'].items()]
     renewal = data.get('certificate')
     if renewal is not None and not renewal['issued']:

@@ -96,7 +96,8 @@ class Arbiter:
         self.seen: tuple[int, ...] = ()  # of the control database, see services.mark
         self.logging = ('off', '')  # where to, and from which level on
         self._looked = 0.0
-        self.trouble: dict[str, str] = {}  # services that are switched on and cannot run, and why
+        self.trouble: dict[str, str] = {}  # what cannot run and is tried again, and why
+        self.served = False  # since every post was filled once, none that fails ends the rest
 
     # -- life
 
@@ -269,7 +270,7 @@ class Arbiter:
                 one.ready = True
                 one.heard = one.pinged = time.monotonic()
                 one.post.boot_failures = 0
-                self.trouble.pop(one.kind.name, None)
+                self.trouble.pop(services.trouble_name(one.post), None)
                 _log.info('child ready', kind=one.kind.name, index=one.index, pid=one.pid)
             elif kind == 'awaiting':
                 one.awaiting = True
@@ -422,10 +423,10 @@ class Arbiter:
                 if post.boot_failures >= BOOT_ATTEMPTS:
                     if self.reloading and post.kind.renewal is Renewal.OVERLAP:
                         continue  # the reload gives up
-                    if post.kind.switched:
+                    if post.kind.switched or self.served:
                         services.cannot_start(self, post, now)
-                        continue
-                    self._fail(post)
+                    else:
+                        self._fail(post)
                 elif now >= post.due:
                     post.process = self.spawn(post)
 
@@ -452,9 +453,10 @@ class Arbiter:
         )
 
     def _announce(self) -> None:
-        if self._on_ready and self.complete:
-            announce, self._on_ready = self._on_ready, None
-            announce(self)
+        if not self.served and self.complete:
+            self.served = True
+            if self._on_ready:
+                self._on_ready(self)
 
     def _reload_step(self) -> None:
         if self.reloading is None and self.reload_wanted:

@@ -103,6 +103,7 @@ def _gates(arbiter: Arbiter, settings: Settings) -> Iterator[None]:
         yield
     arbiter.posts = [post for post in arbiter.posts if post not in former]
     for post in former:
+        arbiter.trouble.pop(services.trouble_name(post), None)
         if post.process is not None:
             arbiter.retire(post.process)
 
@@ -114,6 +115,8 @@ def _shards(arbiter: Arbiter) -> Iterator[None]:
     failed: list[str] = []
     for post in [post for post in arbiter.posts if post.kind.renewal is Renewal.TAKEOVER]:
         old = post.process
+        if old is None and services.retry(arbiter, post):
+            yield from _begun(arbiter, post)
         if old is None or old.generation == arbiter.generation:
             continue  # it was started with the new settings already
         for _ in range(BOOT_ATTEMPTS):
@@ -128,8 +131,9 @@ def _shards(arbiter: Arbiter) -> Iterator[None]:
             continue
         if post.process is old:
             arbiter.retire(old, succeeded=True, limit=RETIRE_TIME)
-        while post.process is old or post.process is None or not post.process.ready:
+        while post.process is old:
             yield
+        yield from _begun(arbiter, post)
     if failed:
         raise Stop(CONFIGURATION, f'old settings are kept by {", ".join(failed)}')
 
@@ -140,10 +144,20 @@ def _courier(arbiter: Arbiter) -> Iterator[None]:
 
     for post in [post for post in arbiter.posts if post.kind.renewal is Renewal.AFTER]:
         old = post.process
+        if old is None and services.retry(arbiter, post):
+            yield from _begun(arbiter, post)
         if old is None or old.generation == arbiter.generation:
             continue
         arbiter.retire(old, limit=RETIRE_TIME)
         while post.process is old:
             yield
-        while post.process is None or not post.process.ready:
-            yield
+        yield from _begun(arbiter, post)
+
+
+def _begun(arbiter: Arbiter, post: Post) -> Iterator[None]:
+    """Wait until it serves.  Raises Stop when it cannot start; it is tried again all the same."""
+    while post.process is None or not post.process.ready:
+        trouble = arbiter.trouble.get(services.trouble_name(post))
+        if trouble:
+            raise Stop(CONFIGURATION, trouble)
+        yield

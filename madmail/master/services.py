@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 RETIRE_TIME = 30.0  # seconds a service gets to end
 RETRY = 60.0  # seconds until a service that could not start is tried again
+RETRY_SOON = 10.0  # the same, of a process that accounts or their mail wait for
 
 _log = log.get('master')
 
@@ -191,14 +192,28 @@ def take(arbiter: Arbiter, settings: Settings) -> None:
     arbiter.listeners.bind(settings, names)
 
 
+def trouble_name(post: Post) -> str:
+    """What the arbiter's `trouble` calls it: a service as a whole, else the one process."""
+    return post.kind.name if post.kind.switched else f'{post.kind.name} {post.index}'
+
+
 def cannot_start(arbiter: Arbiter, post: Post, now: float) -> None:
-    """A process of a service died too often before it was ready: try again later."""
+    """A process died too often before it was ready: try again later."""
     reason = post.boot_error or 'it died without a word'
-    if post.kind.name not in arbiter.trouble:
-        _log.error('service cannot start', kind=post.kind.name)
-    arbiter.trouble[post.kind.name] = f'{post.kind.name} {post.index} cannot start: {reason}'
+    name = trouble_name(post)
+    if name not in arbiter.trouble:
+        _log.error('child cannot start', kind=post.kind.name, index=post.index)
+    arbiter.trouble[name] = f'{post.kind.name} {post.index} cannot start: {reason}'
     post.boot_failures = 0
-    post.due = now + RETRY
+    post.due = now + (RETRY if post.kind.switched else RETRY_SOON)
+
+
+def retry(arbiter: Arbiter, post: Post) -> bool:
+    """Try one that could not start at once; whether it was so."""
+    if post.process is not None or arbiter.trouble.pop(trouble_name(post), None) is None:
+        return False
+    post.boot_failures, post.due = 0, 0.0
+    return True
 
 
 def _adjust(arbiter: Arbiter, kind: Kind, settings: Settings) -> None:

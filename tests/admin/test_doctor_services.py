@@ -93,8 +93,11 @@ def test_on_and_listening_nowhere(examine: Examine) -> None:
     level, seen = examine(checks.turn, TURN, **nowhere)
     assert (level, 'listens nowhere' in seen) == (WARN, True)  # on without anybody's doing
     assert examine(checks.proxy, {}, **PROXY, **{'listen.shadowsocks': []})[0] == BAD
-    nowhere = {'listen.iroh': [], 'listen.http': []}
-    level, seen = examine(checks.iroh, {**IROH, 'answers': True}, **nowhere)
+    nowhere = {'listen.iroh': [], 'listen.http': [], 'listen.https': []}
+    level, seen = examine(checks.iroh, {**IROH, 'answers': False}, **nowhere)
+    assert (level, 'nothing leads to it' in seen) == (WARN, True)
+    https = {**nowhere, 'listen.https': ['0.0.0.0:443']}
+    level, seen = examine(checks.iroh, {**IROH, 'answers': True}, **https)
     assert (level, 'no address' in seen) == (BAD, True)
 
 

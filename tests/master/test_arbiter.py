@@ -189,6 +189,39 @@ def test_a_child_that_cannot_start_stops_the_relay_with_the_reason(relay: Relay)
     assert errors == 'Error: courier 0 cannot start: the fake is broken\n'
 
 
+@pytest.mark.parametrize('kind', ['courier', 'gate', 'shard'])
+def test_a_child_that_cannot_start_again_is_tried_and_the_others_serve(
+    relay: Relay, kind: str
+) -> None:
+    relay.start()
+    others = set(relay.all_pids()) - set(relay.pids(kind))
+    (relay.state / f'break-{kind}').touch()
+    for pid in relay.pids(kind):
+        os.kill(pid, signal.SIGKILL)
+    name = f'{kind} 0'
+    until(lambda: 'the fake is broken' in relay.status()['trouble'].get(name, ''), 'the reason', 20)
+    assert not relay.status()['complete']
+    assert set(relay.all_pids()) >= others
+    with pytest.raises(control.Refused, match=f'{kind}.* cannot start: the fake is broken'):
+        control.ask(relay.state, {'command': 'reload'})
+    (relay.state / f'break-{kind}').unlink()
+    control.ask(relay.state, {'command': 'reload'})  # at once, not when it is due
+    until(lambda: relay.status()['complete'], 'all to serve', 20)
+    assert relay.status()['trouble'] == {}
+
+
+def test_a_courier_that_cannot_start_after_a_reload_is_tried_until_it_can(relay: Relay) -> None:
+    relay.start()
+    (relay.state / 'break-courier').touch()
+    with pytest.raises(control.Refused, match='courier 0 cannot start: the fake is broken'):
+        control.ask(relay.state, {'command': 'reload'})
+    with relay.connect() as stream:
+        assert stream.recv(100) == b'generation 2\n'
+    (relay.state / 'break-courier').unlink()
+    until(lambda: relay.status()['complete'], 'the courier by itself', 20)
+    assert relay.status()['trouble'] == {}
+
+
 def test_kill_of_the_master_ends_all_children(relay: Relay) -> None:
     relay.start()
     pids = relay.all_pids()
