@@ -125,7 +125,9 @@ def _own(invocation: Invocation, relay: Access) -> Result:
         )
         for path in self_signed.files(directory):
             path.unlink(missing_ok=True)
-    self_signed.ensure(directory, str(relay.settings['domain']))
+    self_signed.ensure(
+        directory, str(relay.settings['domain']), host=str(relay.settings['relay.hostname'])
+    )
     told = describe(relay.settings, relay.state_dir)
     domain = relay.settings['domain']
     data = {'domain': domain, 'action': 'issued' if again else 'kept', **told}

@@ -51,12 +51,12 @@ class Blobs:
                     os.mkdir(path.parent, 0o700)
                 except FileExistsError:
                     pass  # made just now by another thread, perhaps, and not on disk yet
-                _sync(self.directory)
+                sync(self.directory)
                 self._durable.add(name[:2])
             if not (isinstance(body, FileBody) and _link(body.path, path)):
                 _copy(body, path)
-            _sync(path)
-            _sync(path.parent)
+            sync(path)
+            sync(path.parent)
         except BaseException as error:
             self.remove((name,))
             if isinstance(error, OSError):
@@ -125,7 +125,8 @@ def _copy(body: Body, target: Path) -> None:
         os.close(descriptor)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or the names in a directory, on disk on return."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import gevent
 
 from madmail.store import schema
-from madmail.store.blobs import Blobs
+from madmail.store.blobs import Blobs, sync
 from madmail.store.commit import GroupCommit, Transaction, Work, through
 from madmail.store.interface import (
     INLINE_LIMIT,
@@ -83,6 +83,8 @@ class Database:
             self.blobs = Blobs(directory / 'blobs')
             path = directory / 'store.db'
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            for place in (directory, *directory.parents[:2]):
+                sync(place)  # a store that was made just now outlasts a loss of power
             self._writer = _connect(path)
             self._writer.execute('PRAGMA journal_mode = WAL')
             self._writer.execute('PRAGMA synchronous = FULL')

@@ -84,7 +84,9 @@ class ServerTLS:
     def due(self) -> bool:
         """Whether `renew` has anything to do."""
         return self._makes_its_own() and self_signed.due(
-            self._directory, str(self._settings['domain'])
+            self._directory,
+            str(self._settings['domain']),
+            host=str(self._settings['relay.hostname']),
         )
 
     def changed(self) -> bool:
@@ -151,7 +153,11 @@ class ServerTLS:
                 files = own
         if self._settings['tls.mode'] != 'file' and files == own:
             try:
-                return self_signed.ensure(self._directory, str(self._settings['domain']))
+                return self_signed.ensure(
+                    self._directory,
+                    str(self._settings['domain']),
+                    host=str(self._settings['relay.hostname']),
+                )
             except self_signed.Unusable as error:
                 raise Unusable(str(error)) from None
             except ValueError:

@@ -37,20 +37,17 @@ class Unusable(Exception):
     """A key file is there but cannot be read; it is never overwritten."""
 
 
-def names(domain: str) -> list[x509.GeneralName]:
-    """What the certificate is for: the `domain` setting, and for a local relay this machine.
+def names(domain: str, host: str = '') -> list[x509.GeneralName]:
+    """What the certificate is for: the settings `domain` and `relay.hostname`, the `host` that
+    clients connect to where that is another one, and for a local relay this machine.
 
     Raises ValueError when a name can stand in no certificate.
     """
+    found = [_name(domain)]
+    if host and _name(host) not in found:
+        found.append(_name(host))
     ip = ip_literal(domain)
-    local = domain == 'localhost' or domain.endswith('.localhost')
-    found: list[x509.GeneralName] = []
-    if ip is not None:
-        found.append(x509.IPAddress(ip))
-        local = ip.is_loopback
-    else:
-        found.append(x509.DNSName(domain.encode('idna').decode('ascii').lower()))
-    if local:
+    if domain == 'localhost' or domain.endswith('.localhost') or (ip and ip.is_loopback):
         for name in (
             x509.DNSName('localhost'),
             x509.IPAddress(ipaddress.IPv4Address('127.0.0.1')),
@@ -61,20 +58,31 @@ def names(domain: str) -> list[x509.GeneralName]:
     return found
 
 
+def _name(text: str) -> x509.GeneralName:
+    ip = ip_literal(text)
+    if ip is not None:
+        return x509.IPAddress(ip)
+    return x509.DNSName(text.encode('idna').decode('ascii').lower())
+
+
 def files(directory: Path) -> Files:
     """Where the two files are, whether or not they exist."""
     return Files(directory / CERTIFICATE_FILE, directory / KEY_FILE)
 
 
-def due(directory: Path, domain: str, now: datetime.datetime | None = None) -> bool:
+def due(
+    directory: Path, domain: str, now: datetime.datetime | None = None, *, host: str = ''
+) -> bool:
     """Whether `ensure` would sign: no certificate, near its end, other names, other key."""
     found = files(directory)
     if not found.key.exists():
         return True
-    return _due(found, domain, now or datetime.datetime.now(datetime.UTC), None)
+    return _due(found, names(domain, host), now or datetime.datetime.now(datetime.UTC), None)
 
 
-def ensure(directory: Path, domain: str, now: datetime.datetime | None = None) -> Files:
+def ensure(
+    directory: Path, domain: str, now: datetime.datetime | None = None, *, host: str = ''
+) -> Files:
     """The files, made or renewed as needed.  Writes to disk; raises OSError and Unusable.
 
     Safe to call from several processes at once.
@@ -97,16 +105,18 @@ def ensure(directory: Path, domain: str, now: datetime.datetime | None = None) -
                 serialization.NoEncryption(),
             )
             write(found.key, pem)
-        if _due(found, domain, now, key):
-            certificate = sign(key, domain, now)
+        if _due(found, names(domain, host), now, key):
+            certificate = sign(key, domain, now, host)
             write(found.certificate, certificate.public_bytes(serialization.Encoding.PEM))
     finally:
         os.close(lock)
     return found
 
 
-def sign(key: ec.EllipticCurvePrivateKey, domain: str, now: datetime.datetime) -> x509.Certificate:
-    """A self-signed server certificate (RFC 5280) for `names(domain)`."""
+def sign(
+    key: ec.EllipticCurvePrivateKey, domain: str, now: datetime.datetime, host: str = ''
+) -> x509.Certificate:
+    """A self-signed server certificate (RFC 5280) for `names(domain, host)`."""
     # RFC 5280 A.1: a common name has at most 64 characters; clients read only the SANs.
     common = domain if len(domain) <= 64 else 'mail relay'
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
@@ -131,7 +141,7 @@ def sign(key: ec.EllipticCurvePrivateKey, domain: str, now: datetime.datetime) -
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - BACKDATED)
         .not_valid_after(now - BACKDATED + LIFETIME)
-        .add_extension(x509.SubjectAlternativeName(names(domain)), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names(domain, host)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -155,7 +165,10 @@ def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
 
 
 def _due(
-    found: Files, domain: str, now: datetime.datetime, key: ec.EllipticCurvePrivateKey | None
+    found: Files,
+    wanted: list[x509.GeneralName],
+    now: datetime.datetime,
+    key: ec.EllipticCurvePrivateKey | None,
 ) -> bool:
     try:
         certificate = x509.load_pem_x509_certificate(found.certificate.read_bytes())
@@ -164,6 +177,6 @@ def _due(
         return True  # a certificate holds nothing that the key does not give again
     if certificate.not_valid_after_utc - now < RENEWAL or certificate.not_valid_before_utc > now:
         return True
-    if list(present.value) != names(domain):
+    if list(present.value) != wanted:
         return True
     return key is not None and certificate.public_key() != key.public_key()

@@ -47,6 +47,18 @@ def test_the_certificate_names_the_domain(domain: str, expected: set[str], tmp_p
     assert alternative_names(self_signed.ensure(tmp_path / 'tls', domain)) == expected
 
 
+def test_the_host_that_clients_connect_to_is_named_too(tmp_path: Path) -> None:
+    files = self_signed.ensure(tmp_path, 'chat.example', host='mx.chat.example')
+    assert alternative_names(files) == {'chat.example', 'mx.chat.example'}
+    key = files.key.read_bytes()
+    assert self_signed.due(tmp_path, 'chat.example', host='192.0.2.7')
+    files = self_signed.ensure(tmp_path, 'chat.example', host='192.0.2.7')
+    assert alternative_names(files) == {'chat.example', '192.0.2.7'}
+    assert files.key.read_bytes() == key, 'clients know it'
+    files = self_signed.ensure(tmp_path, 'chat.example', host='Chat.example')
+    assert alternative_names(files) == {'chat.example'}
+
+
 def test_key_and_certificate_are_private_and_made_once(tmp_path: Path) -> None:
     files = self_signed.ensure(tmp_path / 'tls', 'chat.example')
     before = [path.read_bytes() for path in files]
