@@ -199,7 +199,7 @@ def test_the_directory_of_a_blob_is_on_disk_whoever_made_it(tmp_path, monkeypatc
     name = kept.new_name()
     kept.path(name).parent.mkdir()  # by another thread, which has not synced it yet
     synced: list[Path] = []
-    sync = blob_module._sync
+    sync = blob_module.sync
     monkeypatch.setattr(blob_module, 'sync', lambda path: (sync(path), synced.append(path)))
     kept.keep(name, MemoryBody(LARGE))
     assert synced == [directory, kept.path(name), kept.path(name).parent]
