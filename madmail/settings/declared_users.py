@@ -122,8 +122,9 @@ declare(
 declare(
     'limits.send_burst',
     Integer(),
-    10,
-    'Messages an account may send at once, on top of the lasting rate.',
+    30,
+    'Messages an account may send at once, on top of the lasting rate. Delta Chat waits half a '
+    'minute or more when told to, so this is as much as people send at once: an album of photos.',
     applies=LIVE,
 )
 declare(
