@@ -15,6 +15,7 @@ from madmail.realtime.turn.credentials import Nonces
 from madmail.realtime.turn.loop import Loop
 from madmail.realtime.turn.message import IPV4, IPV6, Address
 from madmail.realtime.turn.server import Configuration, Server
+from madmail.settings import Settings
 from madmail.tls.context import ServerTLS
 from tests.realtime.turn.client import TurnClient
 
@@ -36,7 +37,7 @@ class Rig:
         self.loop = Loop()
         self.server = Server(self.loop, configuration, Nonces(b'nonces'))
         self.addresses: dict[str, tuple[Any, ...]] = {}
-        tls = ServerTLS({'tls.mode': 'self_signed', 'domain': 'chat.example'}, state_dir)
+        tls = ServerTLS(Settings.defaults(domain='chat.example'), state_dir)
         for name, family, kind in (
             ('udp', socket.AF_INET, socket.SOCK_DGRAM),
             ('udp6', socket.AF_INET6, socket.SOCK_DGRAM),
