@@ -204,7 +204,7 @@ def cannot_start(arbiter: Arbiter, post: Post, now: float) -> None:
     if name not in arbiter.trouble:
         _log.error('child cannot start', kind=post.kind.name, index=post.index)
     arbiter.trouble[name] = f'{post.kind.name} {post.index} cannot start: {reason}'
-    post.boot_failures = 0
+    post.failures = post.boot_failures = 0
     post.due = now + (RETRY if post.kind.switched else RETRY_SOON)
 
 
@@ -212,7 +212,8 @@ def retry(arbiter: Arbiter, post: Post) -> bool:
     """Try one that could not start at once; whether it was so."""
     if post.process is not None or arbiter.trouble.pop(trouble_name(post), None) is None:
         return False
-    post.boot_failures, post.due = 0, 0.0
+    post.failures = post.boot_failures = 0
+    post.due = 0.0
     return True
 
 
