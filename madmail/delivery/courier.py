@@ -168,7 +168,7 @@ class Courier:
         # Entries under way are still due: ask for so many more.
         entries = outbox.due(int(self._clock()), room + len(busy), skip[:SKIP_LIMIT])
         started = 0
-        strange = sum(len(line) for domain, line in self._lines.items() if self._is_strange(domain))
+        strange: int | None = None  # counted when it matters
         postponed: set[str] = set()
         for entry in entries:
             if entry.id in busy or entry.domain in postponed:
@@ -183,6 +183,8 @@ class Courier:
                 outbox.postpone(entry.domain, int(self._clock()) + WAITING_TIME, WAITING)
                 continue
             if self._is_strange(entry.domain):
+                if strange is None:
+                    strange = self._strangers_lined_up()
                 if strange >= STRANGE_LINES:
                     postponed.add(entry.domain)
                     turn = int(self._clock()) + TURN_TIME
@@ -262,6 +264,10 @@ class Courier:
     def _is_strange(self, domain: str) -> bool:
         """Whether nobody knows that a destination answers; this relay itself does."""
         return domain not in self._known and parked(domain) is None
+
+    def _strangers_lined_up(self) -> int:
+        """Entries that wait in lines of such destinations."""
+        return sum(len(line) for domain, line in self._lines.items() if self._is_strange(domain))
 
     def _engage(self, domain: str) -> None:
         """One more greenlet for a destination, if it may have one."""
