@@ -139,16 +139,17 @@ def purge_of(
 ) -> int:
     """Remove the entries that are from or to an address, as asked; how many."""
     wanted = address.lower()
-    found = [
-        entry
-        for entry in entries(relay)
-        if (sender and entry['mail_from'].lower() == wanted)
-        or (recipient and wanted in (one.lower() for one in entry['rcpt_to']))
-    ]
+    found = []
+    for shard in range(relay.shards):
+        for entry in _pages(relay, shard):
+            shown = _shown(shard, entry)
+            if (sender and shown['mail_from'].lower() == wanted) or (
+                recipient and wanted in (one.lower() for one in shown['rcpt_to'])
+            ):
+                found.append((shard, entry['id']))
     if not dry_run:
-        for entry in found:
-            shard, number = entry['id'].split('-')
-            relay.call_shard(int(shard), 'outbox_remove', entry_id=int(number))
+        for shard, number in found:
+            relay.call_shard(shard, 'outbox_remove', entry_id=number)
     return len(found)
 
 
