@@ -16,7 +16,7 @@ BATCH = 16  # connections a callback, so that a storm shares the loop with those
 PAUSE = 0.2  # seconds, when out of descriptors or memory
 LOOP_TIME = 5.0  # seconds in which a healthy loop comes round
 
-_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)  # the system has no more room
 
 Kind = TypeVar('Kind')
 
@@ -106,7 +106,7 @@ class Doors(Generic[Kind]):
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _EXHAUSTED:
+                if error.errno in EXHAUSTED:
                     self._rest()
                     return
                 continue  # that one is gone: ECONNABORTED and its kin

@@ -15,11 +15,12 @@ import secrets
 import socket
 from typing import TYPE_CHECKING
 
+from madmail.gate.doors import EXHAUSTED
 from madmail.realtime.turn import message
 from madmail.realtime.turn.allocation import Allocation, sockaddr
 from madmail.realtime.turn.loop import READ, WRITE
 from madmail.realtime.turn.message import Address
-from madmail.realtime.turn.streams import EXHAUSTED, QUEUE_LIMIT, Stream
+from madmail.realtime.turn.streams import QUEUE_LIMIT, Stream
 
 if TYPE_CHECKING:
     from madmail.realtime.turn.requests import Proved

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import ssl
 from typing import TYPE_CHECKING
 
+from madmail.gate.doors import EXHAUSTED
 from madmail.realtime.turn.allocation import HEAD, Allocation
 from madmail.realtime.turn.limits import network
 from madmail.realtime.turn.loop import READ, WRITE
@@ -24,7 +24,6 @@ STRANGER_LIMIT = 4096  # octets of a message from who has no allocation; twice t
 FIRST_TIME = 10.0  # seconds until the first message
 IDLE_TIME = 30.0  # seconds without an allocation
 PAUSE = 1.0  # seconds without accepting, when out of descriptors
-EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Entrance:
