@@ -83,12 +83,7 @@ def processes(relay: Relay) -> Iterator[Finding]:
             'a fault of the program: "madmail log on", and report what it says',
         )
     for name, why in told['trouble'].items():
-        if name[-1].isdigit():
-            yield Finding(
-                'processes', BAD, why, 'mend that; it is tried again by itself, at a reload at once'
-            )
-            continue
-        yield Finding(name, BAD, f'{name} is switched on and cannot run: {why}', 'free the port')
+        yield Finding(name, BAD, f'{name} does not run: {why}', 'mend that, then "madmail reload"')
 
 
 def stored_settings(relay: Relay) -> Iterator[Finding]:
