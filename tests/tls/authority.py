@@ -10,8 +10,15 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from cryptography.x509.oid import NameOID
+
+from madmail.tls import acme
 
 DAY = datetime.timedelta(days=1)
 
@@ -97,3 +104,14 @@ def _builder(
         .not_valid_before(begin)
         .not_valid_after(begin + days * DAY)
     )
+
+
+def put(tmp_path: Path, name: str = 'chat.example') -> Path:
+    """The directory where a certificate of an authority is in place."""
+    directory = tmp_path / 'tls'
+    directory.mkdir()
+    pair = Authority(tmp_path).issue(name)
+    key = load_pem_private_key(pair.key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    acme.put(directory, pair.certificate.read_bytes(), key, [name])
+    return directory

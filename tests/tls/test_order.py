@@ -14,19 +14,19 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import requests
 from acme import errors, messages
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from madmail.tls import acme, acme_network, acme_schedule, challenges, order
 from madmail.tls.brief import ASK, Brief
-from tests.tls.authority import Authority
+from tests.tls.authority import put
 
 PREFIX = messages.ERROR_PREFIX
 
@@ -98,7 +98,31 @@ def test_an_answer_without_a_reason_is_told_by_its_status(error: Exception, word
     assert order.explain(error)[0] == word
 
 
-class Refuser:
+class Silent(http.server.BaseHTTPRequestHandler):
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Served:
+    """A web server in a thread, until the context ends."""
+
+    def __init__(self, handler: type[Silent]) -> None:
+        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
+        self.url = f'http://127.0.0.1:{self._server.server_port}'
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class Refuser(Served):
     """An authority that refuses every order, as `refusals` say, and then with the last one."""
 
     def __init__(self, *, replaces: bool = True) -> None:
@@ -106,7 +130,7 @@ class Refuser:
         self.orders: list[dict[str, Any]] = []
         told = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(Silent):
             protocol_version = 'HTTP/1.1'
 
             def do_GET(self) -> None:
@@ -142,19 +166,7 @@ class Refuser:
                 if self.command != 'HEAD':
                     self.wfile.write(octets)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        self.url = f'http://127.0.0.1:{self._server.server_port}'
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def __enter__(self) -> Refuser:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 LIMITED = 429, 'rateLimited', {'Retry-After': '36000'}
@@ -163,12 +175,7 @@ LIMITED = 429, 'rateLimited', {'Retry-After': '36000'}
 class TestRefusals:
     def place(self, tmp_path: Path) -> tuple[Path, str]:
         """Where a certificate is, and what its authority calls it."""
-        directory = tmp_path / 'tls'
-        directory.mkdir()
-        files = Authority(tmp_path).issue('chat.example')
-        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        acme.put(directory, files.certificate.read_bytes(), key, ['chat.example'])
+        directory = put(tmp_path)
         certificate = acme.certificate(directory)
         assert certificate is not None
         return directory, acme_network.identifier(certificate)
@@ -237,7 +244,7 @@ class TestRefusals:
         assert acme.load(directory).word == 'local'
 
 
-class Suggestions:
+class Suggestions(Served):
     """A server that suggests when to renew."""
 
     def __init__(self) -> None:
@@ -245,7 +252,7 @@ class Suggestions:
         self.asked: list[str] = []
         told = self
 
-        class Handler(http.server.BaseHTTPRequestHandler):
+        class Handler(Silent):
             def do_GET(self) -> None:
                 told.asked.append(self.path)
                 answer: dict[str, Any] = {'newNonce': f'{told.url}/nonce'}
@@ -262,34 +269,18 @@ class Suggestions:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-        self.url = f'http://127.0.0.1:{self._server.server_port}'
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        super().__init__(Handler)
 
 
 class TestSuggestions:
     @pytest.fixture
     def server(self) -> Iterator[Suggestions]:
-        server = Suggestions()
-        yield server
-        server.close()
+        with Suggestions() as server:
+            yield server
 
     @pytest.fixture
     def directory(self, tmp_path: Path) -> Path:
-        directory = tmp_path / 'tls'
-        directory.mkdir()
-        files = Authority(tmp_path).issue('chat.example')
-        key = serialization.load_pem_private_key(files.key.read_bytes(), None)
-        assert isinstance(key, ec.EllipticCurvePrivateKey)
-        acme.put(directory, files.certificate.read_bytes(), key, ['chat.example'])
-        return directory
+        return put(tmp_path)
 
     def ask(self, directory: Path, server: Suggestions) -> acme.State:
         order.perform(Brief(str(directory), f'{server.url}/dir', task=ASK))

@@ -9,14 +9,12 @@ from typing import Any, cast
 
 import gevent
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from madmail.delivery.dns import Resolver
 from madmail.settings import Settings
 from madmail.tls import acme, renewal
 from madmail.tls.renewal import Renewals
-from tests.tls.authority import Authority
+from tests.tls.authority import put
 
 SOURCE = 'https://127.0.0.1:9/dir'
 
@@ -33,12 +31,7 @@ def test_who_asks_while_another_order_is_under_way_is_answered_after_it(
 ) -> None:
     monkeypatch.setattr(renewal, 'SOON', 600.0)
     monkeypatch.setattr(renewal, 'LEAST', 0.05)
-    directory = tmp_path / 'tls'
-    directory.mkdir()
-    pair = Authority(tmp_path).issue('192.0.2.1')
-    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey)
-    acme.put(directory, pair.certificate.read_bytes(), key, ['192.0.2.1'])
+    directory = put(tmp_path, '192.0.2.1')
     acme.store(directory, acme.State(source=SOURCE))
     settings = Settings.defaults(
         {'domain': '192.0.2.1', 'tls.mode': 'acme', 'tls.acme_directory': SOURCE}
